@@ -39,6 +39,7 @@ type Error struct {
 	Kind       Kind
 	Detail     string
 	RetryAfter time.Duration // only with Throttled; zero means the retry policy decides
+	Final      bool          // repeating the step cannot help, although its kind usually may
 	Cause      error
 }
 
@@ -98,7 +99,7 @@ func toTemporal(err error) error {
 		return err
 	}
 	return temporal.NewApplicationErrorWithOptions(err.Error(), string(own.Kind), temporal.ApplicationErrorOptions{
-		NonRetryable:   final(own.Kind),
+		NonRetryable:   own.Final || final(own.Kind),
 		NextRetryDelay: own.RetryAfter,
 	})
 }

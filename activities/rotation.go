@@ -79,7 +79,6 @@ type Verdict struct {
 // Wave is a set of deliveries published together and proven before the next wave. The first wave is
 // the canary.
 type Wave struct {
-	Host       string   `json:"host,omitempty"`       // the worker that must publish; empty: any privileged worker
 	Deliveries []string `json:"deliveries,omitempty"` // names from the configuration
 	Consumers  []string `json:"consumers,omitempty"`  // consumers that must converge before the next wave
 }
@@ -90,6 +89,7 @@ type Plan struct {
 	Rotation RotationID `json:"rotation,omitempty"` // empty: no rotation was opened, Verdict says why
 	Epoch    Epoch      `json:"epoch,omitempty"`
 	Kind     string     `json:"kind,omitempty"`
+	Host     string     `json:"host,omitempty"`     // the host whose privileged worker drives this target; empty: any
 	State    State      `json:"state,omitempty"`    // where the rotation stands already (resumed after a restart)
 	Observed bool       `json:"observed,omitempty"` // adopted observe-only: say what would happen, do nothing
 	Waves    []Wave     `json:"waves,omitempty"`

@@ -18,8 +18,11 @@ type Rotation struct {
 
 // Observation is what is true on the target, in the words of its kind.
 type Observation struct {
-	Current activities.Candidate // what consumers can see now; Fingerprint empty: nothing yet
-	Facts   map[string]string    // for the evidence; nothing secret
+	Current   activities.Candidate // what consumers can see now; Fingerprint empty: nothing yet
+	Epoch     activities.Epoch     // the highest epoch recorded at the target; zero: castellan never wrote there
+	Delivered map[string]string    // delivery name to the fingerprint visible there
+	Exists    bool
+	Facts     map[string]string // for the evidence; nothing secret
 }
 
 // Kind is what a kind of credential must do. Each method observes before it acts and again after,
