@@ -94,7 +94,9 @@ type Plan struct {
 	Observed bool       `json:"observed,omitempty"` // adopted observe-only: say what would happen, do nothing
 	Waves    []Wave     `json:"waves,omitempty"`
 
-	Previous string `json:"previous,omitempty"` // fingerprint of the credential in use when the rotation began
+	Previous   string    `json:"previous,omitempty"`   // fingerprint of the credential in use when the rotation began
+	Candidate  Candidate `json:"candidate,omitzero"`   // as far as it exists already
+	Compromise bool      `json:"compromise,omitempty"` // the previous credential must be proven refused
 
 	CanaryGrace time.Duration `json:"canary_grace,omitempty"` // how long a broken canary may stay broken before rollback
 }
@@ -115,6 +117,7 @@ type Candidate struct {
 	Serial      string    `json:"serial,omitempty"`
 	NotBefore   time.Time `json:"not_before,omitzero"`
 	NotAfter    time.Time `json:"not_after,omitzero"`
+	Lost        int       `json:"lost,omitempty"` // issuer replies that got lost: certificates issued and not received
 }
 
 // Proof is the outcome of a check on the target, with when and by what it was made.
@@ -170,13 +173,15 @@ type ConvergeResult struct {
 	Converged  []string    `json:"converged,omitempty"` // consumers, all of whose addresses are proven
 	Stragglers []Straggler `json:"stragglers,omitempty"`
 	Addresses  int         `json:"addresses,omitempty"` // how many addresses were probed
+	Seen       []Straggler `json:"-"`                   // every address, for the evidence; too large for a history
 }
 
 // RetireRequest retires the previous credential. Evidence must name the records that prove
 // convergence; a retirement without them is refused.
 type RetireRequest struct {
 	StepRequest
-	Converged []string `json:"converged"` // ledger record ids
+	Converged []string `json:"converged"`      // ledger record ids
+	Dead      bool     `json:"dead,omitempty"` // the previous credential was proven refused
 }
 
 // EndRequest closes a rotation in a state other than RETIRED.
@@ -203,7 +208,7 @@ var (
 	Converge = Define[ConvergeRequest, ConvergeResult]("rotate.converge", Observe, Watching)
 	Retire   = Define[RetireRequest, Proof]("rotate.retire", Privileged, Unending)
 	Prove    = Define[StepRequest, DeathResult]("rotate.prove", Privileged, Unending)
-	Rollback = Define[PublishRequest, PublishResult]("rotate.rollback", Privileged, Unending)
+	Rollback = Define[StepRequest, PublishResult]("rotate.rollback", Privileged, Unending)
 	End      = Define[EndRequest, Proof]("rotate.end", Privileged, Unending)
 )
 

@@ -4,6 +4,7 @@ package rotate
 
 import (
 	"context"
+	"crypto/x509"
 
 	"castellan.dev/activities"
 )
@@ -14,6 +15,8 @@ type Rotation struct {
 	ID         activities.RotationID
 	Epoch      activities.Epoch
 	Compromise bool
+	Previous   Known             // what consumers used when the rotation began
+	Expected   map[string]string // delivery to the fingerprint seen there when the rotation began
 }
 
 // Observation is what is true on the target, in the words of its kind.
@@ -21,8 +24,9 @@ type Observation struct {
 	Current   activities.Candidate // what consumers can see now; Fingerprint empty: nothing yet
 	Epoch     activities.Epoch     // the highest epoch recorded at the target; zero: castellan never wrote there
 	Delivered map[string]string    // delivery name to the fingerprint visible there
-	Exists    bool
-	Facts     map[string]string // for the evidence; nothing secret
+	Exists    bool                 // something is visible that can be read as a credential of this kind
+	Leaf      *x509.Certificate    // for certificates: what is visible now
+	Facts     map[string]string    // for the evidence; nothing secret
 }
 
 // Kind is what a kind of credential must do. Each method observes before it acts and again after,
