@@ -98,6 +98,8 @@ type Plan struct {
 	Candidate  Candidate `json:"candidate,omitzero"`   // as far as it exists already
 	Compromise bool      `json:"compromise,omitempty"` // the previous credential must be proven refused
 
+	Published bool `json:"published,omitempty"` // the candidate may be visible somewhere already
+
 	CanaryGrace time.Duration `json:"canary_grace,omitempty"` // how long a broken canary may stay broken before rollback
 }
 
@@ -221,8 +223,9 @@ type SweepRequest struct {
 // DueTarget is a target that a sweep found due.
 type DueTarget struct {
 	Target string    `json:"target"`
+	Host   string    `json:"host,omitempty"`
+	Kind   string    `json:"kind,omitempty"`
 	DueAt  time.Time `json:"due_at,omitzero"`
-	Reason string    `json:"reason,omitempty"`
 }
 
 // SweepResult lists what is due; its size depends on what is due, never on what exists.

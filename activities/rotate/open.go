@@ -185,6 +185,7 @@ func (s *Steps) plan(target Target, head Head) activities.Plan {
 		Previous:    head.Previous.Fingerprint,
 		Candidate:   head.Candidate,
 		Compromise:  head.Trigger.Compromise,
+		Published:   len(head.Published) > 0,
 		CanaryGrace: target.CanaryFor,
 	}
 }

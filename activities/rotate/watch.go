@@ -52,11 +52,14 @@ func (w *Watcher) Converge(ctx context.Context, request activities.ConvergeReque
 	}
 	deadline := w.now().Add(request.Patience)
 	pause := firstPause
+	var before []activities.Straggler
 	for {
 		result, err := w.look(ctx, consumers, request)
 		if err != nil {
 			return activities.ConvergeResult{}, err
 		}
+		keepSince(result.Stragglers, before)
+		before = result.Stragglers
 		if len(result.Stragglers) == 0 || !w.now().Before(deadline) {
 			return w.report(ctx, request, result)
 		}
@@ -67,6 +70,17 @@ func (w *Watcher) Converge(ctx context.Context, request activities.ConvergeReque
 		case <-time.After(pause):
 		}
 		pause = min(pause*2, lastPause)
+	}
+}
+
+// keepSince dates each straggler from when it was first seen in its standing.
+func keepSince(now, before []activities.Straggler) {
+	for i := range now {
+		for _, known := range before {
+			if known.Consumer == now[i].Consumer && known.Address == now[i].Address && known.Standing == now[i].Standing {
+				now[i].Since = known.Since
+			}
+		}
 	}
 }
 

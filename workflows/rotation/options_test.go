@@ -1,0 +1,7 @@
+package rotation
+
+import "go.temporal.io/sdk/client"
+
+func workflowOptions(target string) client.StartWorkflowOptions {
+	return client.StartWorkflowOptions{ID: WorkflowID(target), TaskQueue: "test"}
+}

@@ -1,0 +1,244 @@
+package rotation
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"go.temporal.io/sdk/workflow"
+
+	"castellan.dev/activities"
+)
+
+// errBroken ends the forward path because the canary does not work with the candidate.
+var errBroken = errors.New("the canary does not work with the candidate")
+
+// spread publishes wave by wave, and goes to the next only when every consumer of the wave is proven
+// to use the candidate.
+func (r *run) spread(ctx workflow.Context) error {
+	waves := r.state.Plan.Waves
+	for r.state.Wave < len(waves) {
+		wave := waves[r.state.Wave]
+		if !r.state.Placed {
+			if err := r.place(ctx, wave); err != nil {
+				return err
+			}
+		}
+		if err := r.converge(ctx, wave); err != nil {
+			return err
+		}
+		r.state.Wave, r.state.Placed = r.state.Wave+1, false
+	}
+	r.reached(ctx, activities.Converged)
+	return nil
+}
+
+// place publishes the wave in hand.
+func (r *run) place(ctx workflow.Context, wave activities.Wave) error {
+	if err := r.gate(ctx); err != nil {
+		return err
+	}
+	if r.state.Wave == 0 && r.state.Baseline == nil {
+		if err := r.baseline(ctx, wave); err != nil {
+			return err
+		}
+	}
+	request := activities.PublishRequest{StepRequest: r.step(), Deliveries: wave.Deliveries}
+	r.state.Touched = true
+	if _, err := activities.Publish.Run(ctx, r.state.Host, "publish through "+strings.Join(wave.Deliveries, ", "), request); err != nil {
+		return err
+	}
+	r.state.Placed, r.state.Rounds, r.state.Stragglers = true, 0, nil
+	r.reached(ctx, activities.Published)
+	return nil
+}
+
+// baseline notes which of the canary's addresses do not work before anything is published: those
+// say nothing about the candidate afterwards.
+func (r *run) baseline(ctx workflow.Context, wave activities.Wave) error {
+	result, err := r.look(ctx, wave, 0)
+	if err != nil {
+		return err
+	}
+	r.state.Baseline = []string{}
+	for _, s := range result.Stragglers {
+		if s.Standing == activities.Broken {
+			r.state.Baseline = append(r.state.Baseline, s.Consumer+" "+s.Address)
+		}
+	}
+	return nil
+}
+
+// converge looks until every consumer of the wave is proven. It never gives up on a straggler by time.
+func (r *run) converge(ctx workflow.Context, wave activities.Wave) error {
+	for {
+		if err := r.gate(ctx); err != nil {
+			return err
+		}
+		result, err := r.look(ctx, wave, patience(r.state.Rounds, r.state.Plan.CanaryGrace))
+		if err != nil {
+			return err
+		}
+		r.state.Rounds++
+		r.state.Stragglers = merge(r.state.Stragglers, result.Stragglers)
+		switch judge(r.state, workflow.Now(ctx)) {
+		case waveProven:
+			r.state.Evidence = append(r.state.Evidence, result.Proof.Evidence...)
+			r.state.Converged = append(r.state.Converged, result.Converged...)
+			r.state.Waiting, r.state.WaitSince = "", time.Time{}
+			return nil
+		case waveBroken:
+			return fmt.Errorf("%w: %s", errBroken, describe(r.state.Stragglers))
+		}
+		if r.state.Waiting == "" {
+			r.state.Waiting, r.state.WaitSince = waitConsume, workflow.Now(ctx)
+		}
+		r.show(ctx)
+		if workflow.GetInfo(ctx).GetContinueAsNewSuggested() {
+			return r.continueAsNew(ctx)
+		}
+		if rest := pause(r.state.Rounds); rest > 0 {
+			r.nudged = false
+			if err := r.wait(ctx, waitConsume, workflow.Now(ctx).Add(rest), func() bool { return r.nudged || r.state.Abort != nil }); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// look runs one look at the wave's consumers; an abort cuts it short.
+func (r *run) look(ctx workflow.Context, wave activities.Wave, patience time.Duration) (activities.ConvergeResult, error) {
+	looking, cancel := workflow.WithCancel(ctx)
+	defer cancel()
+	request := activities.ConvergeRequest{
+		StepRequest: r.step(), Fingerprint: r.state.Candidate.Fingerprint, Previous: r.state.Plan.Previous,
+		Consumers: wave.Consumers, Patience: patience,
+	}
+	future := activities.Converge.Start(looking, "", "who uses "+short(r.state.Candidate.Fingerprint)+"?", request)
+	if err := workflow.Await(ctx, func() bool { return future.IsReady() || r.state.Abort != nil }); err != nil {
+		return activities.ConvergeResult{}, err
+	}
+	if !future.IsReady() {
+		return activities.ConvergeResult{}, errAborted
+	}
+	var result activities.ConvergeResult
+	err := future.Get(ctx, &result)
+	return result, err
+}
+
+// continueAsNew carries the state into a fresh history once no handler is running.
+func (r *run) continueAsNew(ctx workflow.Context) error {
+	if err := workflow.Await(ctx, func() bool { return workflow.AllHandlersFinished(ctx) }); err != nil {
+		return err
+	}
+	r.drain(ctx)
+	carried := r.state.clone()
+	return workflow.NewContinueAsNewError(ctx, Name, Input{Target: r.state.Target, Host: r.state.Host, Trigger: r.state.Trigger, Carried: &carried})
+}
+
+// undo is the way back: discard what was never published, or restore the previous and prove it.
+func (r *run) undo(ctx workflow.Context, why string) (Result, error) {
+	r.state.Sentence = why
+	if r.state.Plan.Rotation == "" {
+		r.state.State = activities.NotDue
+		return r.finish(ctx), nil
+	}
+	end := activities.Aborted
+	if r.state.Touched {
+		restored, err := activities.Rollback.Run(ctx, r.state.Host, "put the previous back", r.step())
+		if err != nil {
+			return r.quarantine(ctx, why, err)
+		}
+		r.state.Sentence = join(why, restored.Proof.Sentence)
+		end = activities.RolledBack
+		if err := r.reverted(ctx); err != nil {
+			return r.quarantine(ctx, why, err)
+		}
+	}
+	return r.end(ctx, end)
+}
+
+// reverted looks whether the consumers use the previous again, and says who does not.
+func (r *run) reverted(ctx workflow.Context) error {
+	if r.state.Plan.Previous == "" {
+		return nil
+	}
+	var consumers []string
+	for _, wave := range r.state.Plan.Waves[:min(r.state.Wave+1, len(r.state.Plan.Waves))] {
+		consumers = append(consumers, wave.Consumers...)
+	}
+	request := activities.ConvergeRequest{
+		StepRequest: r.step(), Fingerprint: r.state.Plan.Previous, Previous: r.state.Candidate.Fingerprint,
+		Consumers: consumers, Patience: 30 * time.Second,
+	}
+	result, err := activities.Converge.Run(ctx, "", "do all use the previous again?", request)
+	if err != nil {
+		return err
+	}
+	r.state.Stragglers = result.Stragglers
+	if missing := r.notBefore(result.Stragglers); len(missing) > 0 {
+		return fmt.Errorf("the previous was restored, but %s", describe(missing))
+	}
+	r.state.Sentence = join(r.state.Sentence, fmt.Sprintf("%d addresses use it again", result.Addresses))
+	return nil
+}
+
+// notBefore leaves out what was broken before the rotation began.
+func (r *run) notBefore(stragglers []activities.Straggler) []activities.Straggler {
+	return slices.DeleteFunc(slices.Clone(stragglers), func(s activities.Straggler) bool {
+		return slices.Contains(r.state.Baseline, s.Consumer+" "+s.Address)
+	})
+}
+
+// fail settles an error of the forward path.
+func (r *run) fail(ctx workflow.Context, err error) (Result, error) {
+	why := explain(err)
+	if r.state.Plan.Rotation == "" {
+		return Result{}, err // nothing was begun; the failure of the run says it all
+	}
+	switch {
+	case errors.Is(err, errBroken):
+		return r.undo(ctx, why)
+	case activities.KindOf(err) == activities.Fenced:
+		r.state.State, r.state.Sentence = activities.Superseded, why
+		return r.finish(ctx), nil
+	case activities.KindOf(err) == activities.Failed && !r.state.Touched:
+		return r.undo(ctx, why)
+	}
+	return r.quarantine(ctx, why, nil)
+}
+
+// quarantine stops for a person and keeps everything as it is.
+func (r *run) quarantine(ctx workflow.Context, why string, more error) (Result, error) {
+	if more != nil {
+		why = join(why, explain(more))
+	}
+	r.state.Sentence = why
+	return r.end(ctx, activities.Quarantined)
+}
+
+// end records how the rotation ended other than by retiring the previous.
+func (r *run) end(ctx workflow.Context, state activities.State) (Result, error) {
+	request := activities.EndRequest{StepRequest: r.step(), State: state}
+	request.Reason = r.state.Sentence
+	if _, err := activities.End.Run(ctx, r.state.Host, "end as "+string(state), request); err != nil {
+		if activities.KindOf(err) != activities.Fenced {
+			return Result{}, err
+		}
+		state = activities.Superseded
+	}
+	r.state.State = state
+	return r.finish(ctx), nil
+}
+
+func describe(stragglers []activities.Straggler) string {
+	var parts []string
+	for _, s := range stragglers {
+		parts = append(parts, strings.TrimSpace(fmt.Sprintf("%s %s is %s %s", s.Consumer, s.Address, s.Standing, s.Detail)))
+	}
+	return strings.Join(parts, "; ")
+}
+
+func short(fingerprint string) string { return fingerprint[:min(12, len(fingerprint))] }
