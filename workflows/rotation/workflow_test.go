@@ -19,7 +19,8 @@ import (
 type world struct {
 	taken   []string
 	plan    activities.Plan
-	window  time.Duration               // the first open answers: due, but wait
+	window  time.Duration // how long after the first open the maintenance window opens
+	opens   time.Time
 	looks   []activities.ConvergeResult // answers to looks after publication, the last one repeats
 	fail    map[string]error            // by activity name
 	asked   []activities.OpenRequest
