@@ -54,6 +54,7 @@ CREATE TABLE rotations (
     epoch           BIGINT NOT NULL,
     state           TEXT NOT NULL,
     state_at        BIGINT NOT NULL,
+    state_epoch     BIGINT NOT NULL,            -- a rollback has a newer epoch than its rotation
     trigger_source  TEXT NOT NULL DEFAULT '',
     trigger_actor   TEXT NOT NULL DEFAULT '',
     trigger_reason  TEXT NOT NULL DEFAULT '',
@@ -62,9 +63,9 @@ CREATE TABLE rotations (
     started_at      BIGINT NOT NULL,
     updated_at      BIGINT NOT NULL,
     published_at    BIGINT,
-    published_epoch BIGINT NOT NULL DEFAULT 0,
     ended_at        BIGINT,
     candidate       TEXT NOT NULL DEFAULT '',   -- fingerprint
+    candidate_at    BIGINT NOT NULL DEFAULT 0,
     key_id          TEXT NOT NULL DEFAULT '',
     previous        TEXT NOT NULL DEFAULT '',   -- fingerprint
     sentence        TEXT NOT NULL DEFAULT '',
@@ -75,6 +76,7 @@ CREATE TABLE rotations (
 CREATE INDEX rotations_target ON rotations (target, epoch);
 CREATE INDEX rotations_started ON rotations (started_at, rotation);
 CREATE INDEX rotations_open ON rotations (target) WHERE ended_at IS NULL;
+CREATE INDEX rotations_outcome ON rotations (state) WHERE ended_at IS NOT NULL;
 
 CREATE TABLE consumers (
     target   TEXT NOT NULL,
@@ -87,6 +89,7 @@ CREATE TABLE consumers (
     seen_at  BIGINT NOT NULL,
     PRIMARY KEY (target, consumer, address)
 );
+CREATE INDEX consumers_unproven ON consumers (target, consumer, address) WHERE standing <> 'candidate';
 
 CREATE TABLE schedule_successes (
     schedule        TEXT PRIMARY KEY,
