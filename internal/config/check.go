@@ -109,7 +109,7 @@ func (c *checks) section(path string, section Section) {
 		}
 		return
 	}
-	c.required(join(path, "kind"), section.Kind(), "the kind of it")
+	c.required(join(path, "kind"), section.Kind(), "a kind")
 }
 
 // address checks host:port; empty means the default.

@@ -24,12 +24,12 @@ func keys() []string {
 
 // certificate checks one certificate.
 func (c *checks) certificate(path, name string, certificate Certificate) {
-	c.reference(join(path, "issuer"), certificate.Issuer, c.config.Issuers == nil, slices.Sorted(maps.Keys(c.config.Issuers)))
+	c.reference(join(path, "issuer"), certificate.Issuer, slices.Sorted(maps.Keys(c.config.Issuers)))
 	if certificate.Issuer == "" {
 		c.report(join(path, "issuer"), "", "the name of an issuer")
 	}
 	if certificate.Policy != "" {
-		c.reference(join(path, "policy"), certificate.Policy, false, slices.Sorted(maps.Keys(c.config.Policies)))
+		c.reference(join(path, "policy"), certificate.Policy, slices.Sorted(maps.Keys(c.config.Policies)))
 	}
 	c.choice(join(path, "usage"), certificate.Usage, "server", "client", "both")
 	c.choice(join(path, "key"), certificate.Key, keys()...)
@@ -60,13 +60,9 @@ func orDefault(name string) string {
 }
 
 // reference checks that a name is declared elsewhere.
-func (c *checks) reference(path, name string, skip bool, declared []string) {
+func (c *checks) reference(path, name string, declared []string) {
 	if name != "" && !slices.Contains(declared, name) {
-		want := oneOf(name, declared)
-		if skip || len(declared) == 0 {
-			want = "a name that is declared; none is"
-		}
-		c.report(path, name, want)
+		c.report(path, name, oneOf(name, declared))
 	}
 }
 
@@ -102,7 +98,7 @@ func (c *checks) deliveries(path string, deliveries []Delivery) []string {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		names[i] = c.named(at, delivery.Name, delivery.Kind, names[:i])
 		if delivery.Host != "" {
-			c.reference(join(at, "host"), delivery.Host, false, c.config.Hosts)
+			c.reference(join(at, "host"), delivery.Host, c.config.Hosts)
 		}
 		if delivery.Reload != nil {
 			c.section(join(at, "reload"), *delivery.Reload)
@@ -118,14 +114,14 @@ func (c *checks) consumers(path string, consumers []Consumer, deliveries []strin
 		at := fmt.Sprintf("%s[%d]", path, i)
 		names[i] = c.named(at, consumer.Name, consumer.Kind, names[:i])
 		for j, delivery := range consumer.Delivery {
-			c.reference(fmt.Sprintf("%s.delivery[%d]", at, j), delivery, false, deliveries)
+			c.reference(fmt.Sprintf("%s.delivery[%d]", at, j), delivery, deliveries)
 		}
 	}
 }
 
 // named checks kind and name of a delivery or consumer and returns the name that it goes by.
 func (c *checks) named(path, name, kind string, taken []string) string {
-	c.required(join(path, "kind"), kind, "the kind of it")
+	c.required(join(path, "kind"), kind, "a kind")
 	if name == "" {
 		name = kind
 	}
@@ -164,7 +160,7 @@ func (c *checks) policy(path string, each Policy) {
 		}
 	}
 	for i, name := range each.Blackouts {
-		c.reference(fmt.Sprintf("%s.blackouts[%d]", path, i), name, false, slices.Sorted(maps.Keys(c.config.Blackouts)))
+		c.reference(fmt.Sprintf("%s.blackouts[%d]", path, i), name, slices.Sorted(maps.Keys(c.config.Blackouts)))
 	}
 	if each.Apart.Given() && each.Group == "" {
 		c.report(join(path, "apart"), each.Apart.String(), "a group whose members it keeps apart")

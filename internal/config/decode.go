@@ -138,8 +138,9 @@ func (d *decoder) list(path string, node *yaml.Node, v reflect.Value) {
 	}
 }
 
-// scalar decodes text, numbers and booleans. Types are not converted into each other: an unquoted 1.10
-// is a number and would silently become 1.1.
+// scalar decodes text, numbers and booleans. Types are not converted into each other, with one
+// exception that loses nothing: a whole number is taken as it is written where text is wanted, because
+// modes (0640) and user ids look like that.
 func (d *decoder) scalar(path string, node *yaml.Node, v reflect.Value) {
 	wrong := func(want string) { d.add(path, node.Line, describe(node), want) }
 	number := func(err error, want string) {
@@ -152,7 +153,7 @@ func (d *decoder) scalar(path string, node *yaml.Node, v reflect.Value) {
 		switch {
 		case node.Kind != yaml.ScalarNode:
 			wrong("text")
-		case node.Tag != "!!str" && node.Tag != "!!timestamp":
+		case node.Tag != "!!str" && node.Tag != "!!timestamp" && node.Tag != "!!int":
 			wrong("text; write it in quotes")
 		case secretive(path) && !strings.HasSuffix(path, ".secret"): // secret is the name of a Kubernetes object
 			wrong(byFile)

@@ -32,13 +32,12 @@ func Parse(name string, data []byte, lookup func(string) (string, bool)) (*Confi
 		return c, problems.sorted()
 	}
 	problems = append(problems, expand(name, root, lookup)...)
-	d := decoder{file: name, lines: c.lines}
+	d := decoder{file: name, lines: c.lines, problems: problems}
 	d.value("", root, reflect.ValueOf(c).Elem())
 	check := checks{config: c, decoder: &d}
 	check.all()
-	problems = append(problems, d.problems...)
 	c.defaults()
-	return c, problems.sorted()
+	return c, d.problems.sorted()
 }
 
 // defaults fills in what the file leaves out and what does not depend on the process or on a kind.

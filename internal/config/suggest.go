@@ -2,14 +2,16 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
 // oneOf phrases the expectation that a value is one of some names, and proposes the one that was
 // probably meant.
 func oneOf(value string, names []string) string {
+	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == "" })
 	if len(names) == 0 {
-		return "nothing: none is declared"
+		return "a name that is declared; none is"
 	}
 	want := "one of " + strings.Join(names, ", ")
 	if len(names) == 1 {

@@ -125,14 +125,20 @@ func (l *linter) mapping(path string, node *yaml.Node) {
 	}
 }
 
-// scalar refuses secrets: a configuration is shown, diffed and committed.
+// scalar refuses secrets: a configuration is shown, diffed and committed. The value is taken out of the
+// tree, so that no later message can repeat it.
 func (l *linter) scalar(path string, node *yaml.Node) {
+	var want string
 	switch {
 	case strings.Contains(node.Value, "PRIVATE KEY-----"):
-		l.add(path, node, redacted, "the name of a file; secrets never stand in the configuration")
+		want = "the name of a file; secrets never stand in the configuration"
 	case userinfo.MatchString(node.Value):
-		l.add(path, node, redacted, "an address without a password; secrets never stand in the configuration")
+		want = "an address without a password; secrets never stand in the configuration"
+	default:
+		return
 	}
+	l.add(path, node, redacted, want)
+	node.Value = redacted
 }
 
 // redacted stands for a value that may be a secret and must not be repeated in a message.
