@@ -64,6 +64,10 @@ func Search(canaries []Canary, sources ...Source) ([]Hit, error) {
 	var hits []Hit
 	for _, source := range sources {
 		err := source(func(name string, content []byte) {
+			if inName := index.scan("a source's own name", []byte(name)); len(inName) > 0 {
+				hits = append(hits, inName...)
+				name = "(name withheld)"
+			}
 			hits = append(hits, index.search(name, content, 0)...)
 		})
 		if err != nil {

@@ -43,8 +43,8 @@ func File(path string) Source {
 func Dir(root string) Source {
 	return func(yield func(string, []byte)) error {
 		return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-			if err == nil && entry.Name() != "" {
-				yield("the name of "+filepath.Dir(path)+"/*", []byte(entry.Name()))
+			if err == nil && !entry.Type().IsRegular() {
+				yield(path, nil)
 			}
 			if err == nil && entry.Type().IsRegular() {
 				var content []byte
