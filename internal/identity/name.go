@@ -10,6 +10,21 @@ import (
 	"strings"
 )
 
+// The identities that are not zones. A zone's identity has the zone's name, narrowed to a host
+// where the zone's queue is: "control", "observe", "privileged/web1".
+const (
+	// Engine is the embedded Temporal server.
+	Engine = "engine"
+	// Dev is a process that holds every zone.
+	Dev = "dev"
+	// Serve is `castellan serve`: API, record zone and schedules.
+	Serve = "serve"
+	// Operator is a person's command line.
+	Operator = "operator"
+	// UI is the Web UI; it only reads.
+	UI = "ui"
+)
+
 // scheme and authority of the URI that carries the name inside a certificate.
 const uriPrefix = "castellan://identity/"
 
