@@ -208,6 +208,9 @@ func addCandidate(facts map[string]string, c activities.Candidate) {
 	set(record.FactFingerprint, c.Fingerprint)
 	set(record.FactSerial, c.Serial)
 	set(record.FactKeyID, c.KeyID)
+	if c.Lost > 0 {
+		facts[record.FactIssuedNotReceived] = "unknown"
+	}
 	if !c.NotAfter.IsZero() {
 		facts[record.FactNotBefore] = c.NotBefore.UTC().Format(time.RFC3339)
 		facts[record.FactNotAfter] = c.NotAfter.UTC().Format(time.RFC3339)

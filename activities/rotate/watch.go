@@ -169,16 +169,25 @@ func (w *Watcher) report(ctx context.Context, request activities.ConvergeRequest
 	return result, nil
 }
 
+// factLimit keeps a list's JSON within what one fact of the ledger may hold.
+const factLimit = 7 << 10
+
+// encodeFact adds the list as JSON, shortened from its end if it is too long; how many are left out is
+// a fact of its own.
 func encodeFact[T any](facts map[string]string, name string, list []T) error {
-	if list == nil {
-		list = []T{}
+	for kept := len(list); ; kept /= 2 {
+		text, err := json.Marshal(append([]T{}, list[:kept]...))
+		if err != nil {
+			return activities.Errorf(activities.Invalid, "encode %s: %w", name, err)
+		}
+		if len(text) <= factLimit || kept == 0 {
+			facts[name] = string(text)
+			if kept < len(list) {
+				facts[name+"_omitted"] = strconv.Itoa(len(list) - kept)
+			}
+			return nil
+		}
 	}
-	text, err := json.Marshal(list)
-	if err != nil {
-		return activities.Errorf(activities.Invalid, "encode %s: %w", name, err)
-	}
-	facts[name] = string(text)
-	return nil
 }
 
 // standings digests who is in which standing, so that the same picture is recorded once per rotation
