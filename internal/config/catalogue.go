@@ -16,6 +16,7 @@ type Catalogue struct {
 	Deliveries map[string]func() any
 	Reloads    map[string]func() any
 	Consumers  map[string]func() any
+	Peers      map[string]func() any
 }
 
 // Check decodes every section by its kind and reports all problems.
@@ -35,6 +36,9 @@ func (c *Config) Check(catalogue Catalogue) Problems {
 		}
 		for _, consumer := range certificate.Consumers {
 			problems = append(problems, consumer.Rest.check(catalogue.Consumers)...)
+		}
+		for _, peer := range certificate.Peers {
+			problems = append(problems, peer.Rest.check(catalogue.Peers)...)
 		}
 	}
 	return problems.sorted()

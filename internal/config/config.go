@@ -143,6 +143,9 @@ type Certificate struct {
 	Consumers   []Consumer    `yaml:"consumers"`   // who must be proven to use it before the previous key is erased
 	Canary      int           `yaml:"canary"`      // how many deliveries go first and are proven before the rest; default: 1
 
+	BundleFile  string        `yaml:"bundleFile"`  // PEM of the trust anchors that clients hold today; default: the issuer's roots
+	Rekey       bool          `yaml:"rekey"`       // replace over the current certificate's own connection where the issuer can; default: false
+	Peers       []Peer        `yaml:"peers"`       // who must refuse the previous certificate when it was compromised
 	CanaryGrace time.Duration `yaml:"canaryGrace"` // how long a broken canary may stay broken before rollback; default: 1m
 }
 
@@ -153,6 +156,13 @@ type Delivery struct {
 	Host   string   `yaml:"host"`   // name in hosts whose worker must do it; default: any privileged worker
 	Reload *Section `yaml:"reload"` // how programs are made to notice; default: they notice by themselves
 	Rest   Section  `yaml:",inline"`
+}
+
+// Peer is somebody who accepts the certificate. Further fields depend on the kind.
+type Peer struct {
+	Name string  `yaml:"name"` // unique in the certificate; required
+	Kind string  `yaml:"kind"` // how to ask it whether it refuses a revoked certificate; none: it cannot be asked
+	Rest Section `yaml:",inline"`
 }
 
 // Consumer is a program that uses the certificate. Further fields depend on the kind.
