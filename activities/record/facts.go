@@ -25,7 +25,7 @@ const (
 	FactTriggerActor  = "trigger_actor"  // activities.Trigger.Actor
 	FactTriggerReason = "trigger_reason" // activities.Trigger.Reason
 
-	FactConverged  = "converged"  // JSON array: consumers, all of whose addresses are proven
+	FactConverged  = "converged"  // JSON array: consumers, all of whose addresses are proven to use the entry's fingerprint
 	FactStragglers = "stragglers" // JSON array of activities.Straggler: every address that is not proven
 	FactSightings  = "sightings"  // JSON array of activities.Straggler: every address, proven or not
 

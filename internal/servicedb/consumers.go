@@ -19,7 +19,11 @@ type Consumer struct {
 	SeenAt   time.Time
 }
 
-const selectConsumer = `SELECT target, consumer, address, standing, serves, detail, since, seen_at FROM consumers`
+const selectConsumer = `SELECT c.target, c.consumer, c.address, c.standing, c.serves, c.detail, c.since, c.seen_at FROM consumers c WHERE ` + toldConsumer
+
+// toldConsumer leaves out the row of a consumer as a whole when its addresses were seen since.
+const toldConsumer = `(c.address <> '' OR NOT EXISTS (SELECT 1 FROM consumers o
+	WHERE o.target = c.target AND o.consumer = c.consumer AND o.address <> '' AND o.seen_at >= c.seen_at))`
 
 func scanConsumer(scan scanner) (c Consumer, err error) {
 	var since, seen int64
@@ -30,15 +34,15 @@ func scanConsumer(scan scanner) (c Consumer, err error) {
 
 // Consumers lists what the consumers of a target were last seen to use.
 func (db *DB) Consumers(ctx context.Context, target string) ([]Consumer, error) {
-	list, err := collect(ctx, db, scanConsumer, selectConsumer+` WHERE target = ? ORDER BY consumer, address`, target)
+	list, err := collect(ctx, db, scanConsumer, selectConsumer+` AND c.target = ? ORDER BY c.consumer, c.address`, target)
 	return list, failed("list consumers of "+quoted(target), err)
 }
 
 // Stragglers lists the consumers' addresses that are not proven to use the candidate, of every target that is
 // declared, and at most limit of them.
 func (db *DB) Stragglers(ctx context.Context, limit int) ([]Consumer, error) {
-	list, err := collect(ctx, db, scanConsumer, selectConsumer+` WHERE standing <> 'candidate'
-		AND target IN (SELECT name FROM targets WHERE declared) ORDER BY target, consumer, address LIMIT ?`, Page{Limit: limit}.limit())
+	list, err := collect(ctx, db, scanConsumer, selectConsumer+` AND c.standing <> 'candidate'
+		AND c.target IN (SELECT name FROM targets WHERE declared) ORDER BY c.target, c.consumer, c.address LIMIT ?`, Page{Limit: limit}.limit())
 	return list, failed("list stragglers", err)
 }
 

@@ -64,7 +64,7 @@ func (m *Metrics) readCounts(ctx context.Context, q Querier) (err error) {
 		return err
 	}
 	m.Standings, err = counts[activities.Standing](ctx, q, `SELECT c.standing, COUNT(*) FROM consumers c JOIN targets t ON t.name = c.target
-		WHERE t.declared GROUP BY c.standing`)
+		WHERE t.declared AND `+toldConsumer+` GROUP BY c.standing`)
 	if err != nil {
 		return err
 	}

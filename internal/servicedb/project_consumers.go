@@ -2,9 +2,12 @@ package servicedb
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
+	"errors"
 
 	"castellan.dev/activities"
+	"castellan.dev/activities/record"
 )
 
 // sightings is a decoded list of what addresses were seen to use.
@@ -82,42 +85,50 @@ func projectConsumers(ctx context.Context, tx *Tx, r reading, rotation *rotation
 	return nil
 }
 
-// consumerProven marks every address of a consumer as proven; a consumer whose addresses were never told
-// gets one row for the whole of it.
+// consumerProven marks every address of a consumer as proven, and the consumer as a whole: the row without an
+// address. That row also stands for addresses that a late entry tells of afterwards.
 func consumerProven(ctx context.Context, tx *Tx, r reading, name string, rotation *rotationRow) error {
-	serves := ""
-	if rotation != nil {
+	serves := r.Facts[record.FactFingerprint]
+	if serves == "" && rotation != nil {
 		serves = rotation.candidate
 	}
-	_, err := tx.Exec(ctx, `INSERT INTO consumers (target, consumer, address, standing, serves, since, seen_at)
-		SELECT CAST(? AS TEXT), CAST(? AS TEXT), '', CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS BIGINT), CAST(? AS BIGINT)
-		WHERE NOT EXISTS (SELECT 1 FROM consumers WHERE target = ? AND consumer = ?)`,
-		r.Target, name, string(activities.UsesCandidate), serves, r.at, r.at, r.Target, name)
-	if err != nil {
+	whole := activities.Straggler{Consumer: name, Standing: activities.UsesCandidate, Serves: serves}
+	if err := upsertConsumer(ctx, tx, r.Target, whole, r.at, r.at); err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, `UPDATE consumers SET since = CASE WHEN standing = ? AND serves = ? THEN since ELSE ? END,
-			standing = ?, serves = ?, detail = '', seen_at = ? WHERE target = ? AND consumer = ? AND seen_at <= ?`,
-		string(activities.UsesCandidate), serves, r.at, string(activities.UsesCandidate), serves, r.at, r.Target, name, r.at)
+	_, err := tx.Exec(ctx, `UPDATE consumers SET since = CASE WHEN standing = ? AND serves = ? THEN since ELSE ? END,
+			standing = ?, serves = ?, detail = '', seen_at = ? WHERE target = ? AND consumer = ? AND address <> '' AND seen_at <= ?`,
+		string(whole.Standing), serves, r.at, string(whole.Standing), serves, r.at, r.Target, name, r.at)
 	return err
 }
 
-// sighted keeps what one address was seen to use. An older sighting does not replace a newer one.
+// sighted keeps what one address was seen to use, unless the consumer as a whole was proven later.
 func sighted(ctx context.Context, tx *Tx, r reading, s activities.Straggler) error {
-	since := micros(s.Since)
-	if since == 0 || since > r.at {
-		since = r.at
+	since, seen := micros(s.Since), r.at
+	if since == 0 || since > seen {
+		since = seen
 	}
+	var proven int64
+	var serves string
+	err := tx.QueryRow(ctx, `SELECT seen_at, serves FROM consumers WHERE target = ? AND consumer = ? AND address = '' AND standing = ? AND seen_at > ?`,
+		r.Target, s.Consumer, string(activities.UsesCandidate), seen).Scan(&proven, &serves)
+	switch {
+	case err == nil:
+		s.Standing, s.Serves, s.Detail, since, seen = activities.UsesCandidate, serves, "", proven, proven
+	case !errors.Is(err, sql.ErrNoRows):
+		return err
+	}
+	return upsertConsumer(ctx, tx, r.Target, s, since, seen)
+}
+
+// upsertConsumer writes what was seen. An older sighting does not replace a newer one.
+func upsertConsumer(ctx context.Context, tx *Tx, target string, s activities.Straggler, since, seen int64) error {
 	_, err := tx.Exec(ctx, `INSERT INTO consumers (target, consumer, address, standing, serves, detail, since, seen_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (target, consumer, address) DO UPDATE SET
 			since = CASE WHEN consumers.standing = excluded.standing AND consumers.serves = excluded.serves AND consumers.since < excluded.since
 				THEN consumers.since ELSE excluded.since END,
 			standing = excluded.standing, serves = excluded.serves, detail = excluded.detail, seen_at = excluded.seen_at
 		WHERE excluded.seen_at >= consumers.seen_at`,
-		r.Target, s.Consumer, s.Address, string(s.Standing), s.Serves, s.Detail, since, r.at)
-	if err != nil || s.Address == "" {
-		return err
-	}
-	_, err = tx.Exec(ctx, `DELETE FROM consumers WHERE target = ? AND consumer = ? AND address = '' AND seen_at <= ?`, r.Target, s.Consumer, r.at)
+		target, s.Consumer, s.Address, string(s.Standing), s.Serves, s.Detail, since, seen)
 	return err
 }

@@ -2,6 +2,7 @@ package servicedb
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"castellan.dev/activities"
@@ -146,4 +147,21 @@ func (db *DB) Due(ctx context.Context, now time.Time, limit int, after string) (
 		list = append(list, r.Due)
 	}
 	return list, next, nil
+}
+
+// DuePlan returns how the database means to answer [DB.Due], as its EXPLAIN puts it. It must name the
+// index targets_next.
+func (db *DB) DuePlan(ctx context.Context, now time.Time) (string, error) {
+	explain := "EXPLAIN QUERY PLAN "
+	if db.Dialect == Postgres {
+		explain = "EXPLAIN "
+	}
+	lines, err := collect(ctx, db, func(scan scanner) (line string, err error) {
+		if db.Dialect == Postgres {
+			return line, scan(&line)
+		}
+		var id, parent, unused int64
+		return line, scan(&id, &parent, &unused, &line)
+	}, explain+selectDue, micros(now), int64(0), "", 100)
+	return strings.Join(lines, "\n"), failed("explain due targets", err)
 }
