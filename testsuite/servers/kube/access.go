@@ -19,6 +19,7 @@ func (s *Server) Config() *rest.Config {
 		Host:            "https://" + s.Address(),
 		TLSClientConfig: rest.TLSClientConfig{CAFile: s.certs.caFile, CertFile: s.certs.adminFile, KeyFile: s.certs.adminKeyFile},
 		QPS:             -1, // tests are not to be slowed down by their own client
+		WarningHandler:  rest.NoWarnings{},
 	}
 }
 
