@@ -240,7 +240,17 @@ type SuccessRequest struct {
 	At       time.Time `json:"at"`
 }
 
+// HoldRequest asks that a failing target is left out of the sweep for a while.
+type HoldRequest struct {
+	Target string `json:"target"`
+	Reason string `json:"reason"`
+	Run    string `json:"run"` // holding again for the same run counts no further failure
+}
+
 var (
+	// Hold backs a failing target off, so that it is not hammered: a minute after the first failure,
+	// twice as long after each further one, six hours at most. The sweep itself is never paused for it.
+	Hold = Define[HoldRequest, struct{}]("record.hold", Record, Short)
 	// Sweep finds due targets by an index in the service database.
 	Sweep = Define[SweepRequest, SweepResult]("record.sweep", Record, Short)
 	// Succeeded writes the schedule's last-success row.

@@ -196,6 +196,7 @@ func (r *run) notBefore(stragglers []activities.Straggler) []activities.Straggle
 func (r *run) fail(ctx workflow.Context, err error) (Result, error) {
 	why := explain(err)
 	if r.state.Plan.Rotation == "" {
+		r.hold(ctx, why)
 		return Result{}, err // nothing was begun; the failure of the run says it all
 	}
 	switch {
@@ -230,7 +231,17 @@ func (r *run) end(ctx workflow.Context, state activities.State) (Result, error) 
 		state = activities.Superseded
 	}
 	r.state.State = state
+	r.hold(ctx, r.state.Sentence)
 	return r.finish(ctx), nil
+}
+
+// hold backs the target off. It is a courtesy to the target: if the record zone cannot be reached, the
+// next sweep simply tries again sooner.
+func (r *run) hold(ctx workflow.Context, why string) {
+	request := activities.HoldRequest{Target: r.state.Target, Reason: why, Run: r.state.Run}
+	if _, err := activities.Hold.Run(ctx, "", "hold "+r.state.Target+" back", request); err != nil {
+		workflow.GetLogger(ctx).Warn("target not held back", "target", r.state.Target, "error", err)
+	}
 }
 
 func describe(stragglers []activities.Straggler) string {

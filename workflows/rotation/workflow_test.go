@@ -100,6 +100,9 @@ func (w *world) register(env *testsuite.TestWorkflowEnvironment) {
 	activities.Rollback.Register(env, func(context.Context, activities.StepRequest) (activities.PublishResult, error) {
 		return activities.PublishResult{Proof: activities.Proof{Sentence: "previous restored"}}, w.did("rotate.rollback")
 	})
+	activities.Hold.Register(env, func(context.Context, activities.HoldRequest) (struct{}, error) {
+		return struct{}{}, w.did("hold")
+	})
 	activities.End.Register(env, func(_ context.Context, r activities.EndRequest) (activities.Proof, error) {
 		return activities.Proof{}, w.did("rotate.end:" + string(r.State))
 	})
@@ -153,17 +156,17 @@ func TestRotation(t *testing.T) {
 		},
 		"a broken canary is rolled back": {
 			change: func(w *world) { w.looks = []activities.ConvergeResult{straggler(activities.Broken)} },
-			state:  activities.RolledBack, taken: "open mint set test baseline publish:canary converge rollback converge end:ROLLED_BACK",
+			state:  activities.RolledBack, taken: "open mint set test baseline publish:canary converge rollback converge end:ROLLED_BACK hold",
 		},
 		"a candidate that fails its test is discarded": {
 			change: func(w *world) { w.fail["rotate.test"] = activities.Errorf(activities.Failed, "name missing") },
-			state:  activities.Aborted, taken: "open mint set test end:ABORTED",
+			state:  activities.Aborted, taken: "open mint set test end:ABORTED hold",
 		},
 		"a foreign writer quarantines": {
 			change: func(w *world) {
 				w.fail["rotate.publish:canary"] = &activities.Error{Kind: activities.Conflict, Detail: "foreign", Final: true}
 			},
-			state: activities.Quarantined, taken: "open mint set test baseline publish:canary end:QUARANTINED",
+			state: activities.Quarantined, taken: "open mint set test baseline publish:canary end:QUARANTINED hold",
 		},
 		"a newer epoch supersedes": {
 			change: func(w *world) { w.fail["rotate.set"] = activities.Errorf(activities.Fenced, "newer") },
@@ -211,7 +214,7 @@ func TestRotation(t *testing.T) {
 			script: func(env *testsuite.TestWorkflowEnvironment) {
 				env.RegisterDelayedCallback(func() { env.SignalWorkflow(Abort, Request{Actor: "ann"}) }, 2*time.Minute)
 			},
-			state: activities.RolledBack, taken: "rollback converge end:ROLLED_BACK",
+			state: activities.RolledBack, taken: "rollback converge end:ROLLED_BACK hold",
 		},
 		"cancellation is an abort": {
 			change: func(w *world) { w.window = time.Hour },
