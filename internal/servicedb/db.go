@@ -3,7 +3,6 @@ package servicedb
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -188,12 +187,12 @@ func (db *DB) attempt(ctx context.Context, options *sql.TxOptions, fn func(*Tx) 
 	return committed(tx.Commit())
 }
 
-// committed classifies the outcome of a commit: unless the database itself refused it, nobody knows.
+// committed classifies the outcome of a commit: unless the transaction is known to be undone, nobody knows.
 func committed(err error) error {
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case answered(err), errors.Is(err, sql.ErrTxDone), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	}
+	if undone(err) {
 		return failed("commit transaction", err)
 	}
 	return activities.Errorf(activities.Uncertain, "commit transaction: %w", err)

@@ -1,10 +1,12 @@
 package servicedb
 
 import (
+	"context"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 
@@ -74,14 +76,26 @@ func repeatable(err error) bool {
 		return lite.Code()&0xff == sqlite3.SQLITE_BUSY
 	}
 	var network net.Error
-	return errors.Is(err, driver.ErrBadConn) || (errors.As(err, &network) && !network.Timeout()) || pgconn.SafeToRetry(err)
+	return errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.ErrUnexpectedEOF) || pgconn.SafeToRetry(err) ||
+		(errors.As(err, &network) && !network.Timeout())
 }
 
-// answered reports whether the database itself reported err.
-func answered(err error) bool {
+// undone reports whether a commit that ended with err certainly left nothing behind. The comparisons with the
+// context's errors are exact on purpose: database/sql returns them bare when it did not send the commit, and
+// a driver that gave up waiting for the reply returns them wrapped.
+func undone(err error) bool {
+	if err == context.Canceled || err == context.DeadlineExceeded || err == sql.ErrTxDone {
+		return true
+	}
 	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return pg.Severity == "ERROR" // a server that goes down (FATAL, PANIC) may have committed before
+	}
 	var lite *sqlite.Error
-	return errors.As(err, &pg) || errors.As(err, &lite)
+	if errors.As(err, &lite) {
+		return lite.Code()&0xff != sqlite3.SQLITE_IOERR // the log may hold the commit although its sync failed
+	}
+	return false
 }
 
 // invalid makes an error that a retry cannot cure.

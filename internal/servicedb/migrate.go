@@ -58,6 +58,11 @@ func (db *DB) migrate(ctx context.Context) error {
 	if err != nil {
 		return invalid("read migrations: %w", err)
 	}
+	return db.migrateTo(ctx, known)
+}
+
+// migrateTo brings the schema to the last of the known migrations.
+func (db *DB) migrateTo(ctx context.Context, known []migration) error {
 	if current, err := db.current(ctx, known); err != nil || current {
 		return err
 	}

@@ -68,7 +68,7 @@ func readDSN(path string) (*pgx.ConnConfig, error) {
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "castellan"
 	}
-	config.ConnectTimeout = 10 * time.Second
+	config.ConnectTimeout = min(config.ConnectTimeout, 30*time.Second)
 	if err := requireTLS(config); err != nil {
 		return nil, invalid("read %q: %w", path, err)
 	}
