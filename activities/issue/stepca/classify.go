@@ -1,6 +1,7 @@
 package stepca
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -62,7 +63,7 @@ func (e *statusError) Error() string {
 
 // refused classifies an answer that is not a success.
 func (s *Issuer) refused(c call, status int, header http.Header, body []byte) error {
-	answer := &statusError{status: status, message: message(body)}
+	answer := &statusError{status: status, message: message(body, c.secret)}
 	err := activities.Errorf(kindOf(status, c.effect), "%s at %s: %w", c.act, s.base.Host, answer)
 	if wait, ok := retryAfter(header, s.now()); ok {
 		switch status {
@@ -77,7 +78,10 @@ func (s *Issuer) refused(c call, status int, header http.Header, body []byte) er
 }
 
 // message takes the sentence out of step-ca's error body, or what a proxy in front of it wrote.
-func message(body []byte) string {
+func message(body []byte, secret string) string {
+	if secret != "" {
+		body = bytes.ReplaceAll(body, []byte(secret), []byte("[token]"))
+	}
 	var answer struct {
 		Message string `json:"message"`
 	}

@@ -29,6 +29,7 @@ type call struct {
 	effect  bool             // the CA changes something: a lost reply is Uncertain
 	present *tls.Certificate // client certificate
 	limit   int64            // of the reply's body; default maxReply
+	secret  string           // what an error must not repeat: the CA, or a proxy, may quote our request
 }
 
 // reply is a successful answer.

@@ -70,11 +70,12 @@ func (s *Issuer) withToken(ctx context.Context, want claims, c call, body any) (
 		if err != nil {
 			return reply{}, activities.Errorf(activities.Invalid, "%s: encode request: %w", c.act, err)
 		}
+		c.secret = token
 		got, err := s.post(ctx, c, fields)
 		if attempt == 1 && unauthorized(err) {
 			continue
 		}
-		return got, withoutSecret(err, token)
+		return got, err
 	}
 }
 
@@ -89,17 +90,6 @@ func withField(body any, name string, value any) (map[string]any, error) {
 	}
 	fields[name] = value
 	return fields, nil
-}
-
-// withoutSecret guards against a CA, or a proxy in front of it, that quotes our request in its error.
-func withoutSecret(err error, secret string) error {
-	var own *activities.Error
-	if !errors.As(err, &own) || !bytes.Contains([]byte(own.Detail), []byte(secret)) {
-		return err
-	}
-	clean := activities.Errorf(own.Kind, "%s", bytes.ReplaceAll([]byte(own.Detail), []byte(secret), []byte("[token]")))
-	clean.RetryAfter, clean.Final = own.RetryAfter, own.Final
-	return clean
 }
 
 // token makes a one-time token for the endpoint at path.
