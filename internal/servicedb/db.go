@@ -184,6 +184,9 @@ func (db *DB) attempt(ctx context.Context, options *sql.TxOptions, fn func(*Tx) 
 	if err := fn(&Tx{Dialect: db.Dialect, tx: tx}); err != nil {
 		return err
 	}
+	if err := ctx.Err(); err != nil {
+		return failed("commit transaction", err) // not sent: certainly undone
+	}
 	return committed(tx.Commit())
 }
 

@@ -1,7 +1,6 @@
 package servicedb
 
 import (
-	"context"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
@@ -80,12 +79,11 @@ func repeatable(err error) bool {
 		(errors.As(err, &network) && !network.Timeout())
 }
 
-// undone reports whether a commit that ended with err certainly left nothing behind. The comparisons with the
-// context's errors are exact on purpose: database/sql returns them bare when it did not send the commit, and
-// a driver that gave up waiting for the reply returns them wrapped.
+// undone reports whether a commit that ended with err certainly left nothing behind. That the context ended
+// is no answer: the commit may have been on its way.
 func undone(err error) bool {
-	if err == context.Canceled || err == context.DeadlineExceeded || err == sql.ErrTxDone {
-		return true
+	if errors.Is(err, sql.ErrTxDone) {
+		return true // rolled back before the commit
 	}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {

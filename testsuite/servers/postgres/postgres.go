@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -23,6 +24,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // User is the superuser of every server.
@@ -258,7 +260,7 @@ func freePort(host string) (int, error) {
 	return listener.Addr().(*net.TCPAddr).Port, nil
 }
 
-// run starts the server and returns when it accepts a login.
+// run starts the server and returns when it answers logins.
 func (s *Server) run() error {
 	arguments := []string{"-D", s.data(), "-c", "port=" + strconv.Itoa(s.Port), "-c", "listen_addresses=" + s.Host}
 	settings := []string{"unix_socket_directories=", "fsync=off", "max_connections=64", "shared_buffers=32MB"}
@@ -285,7 +287,8 @@ func (s *Server) run() error {
 	return nil
 }
 
-// answers polls until a login succeeds or the process has ended.
+// answers polls until a login gets its verdict or the process has ended. A refusal is one: a test may have
+// changed the password.
 func (s *Server) answers(process *process) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -293,6 +296,10 @@ func (s *Server) answers(process *process) error {
 		conn, err := pgx.Connect(ctx, s.DSN())
 		if err == nil {
 			return conn.Close(ctx)
+		}
+		var verdict *pgconn.PgError
+		if errors.As(err, &verdict) && strings.HasPrefix(verdict.Code, "28") { // invalid authorization
+			return nil
 		}
 		select {
 		case <-process.ended:
@@ -316,10 +323,12 @@ func (o *output) Write(p []byte) (int, error) {
 	return o.text.Write(p)
 }
 
+// String returns the end of it.
 func (o *output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.text.String()
+	text := o.text.Bytes()
+	return string(text[max(0, len(text)-4096):])
 }
 
 // binaries returns the directory of the newest installed server's programs.
