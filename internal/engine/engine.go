@@ -60,13 +60,17 @@ func (c *Config) applyDefaults() {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.connections == 0 {
-		c.connections = 4
+		// More connections make SQLite's readers upgrade to writers against each other: the server
+		// then sees "database is locked" in every second workflow and retries.
+		c.connections = 1
 	}
 	if c.shards == 0 {
 		c.shards = 1
 	}
 	if c.synchronous == "" {
-		c.synchronous = "full"
+		// No sync per commit: a killed process loses nothing, a power cut perhaps the last moments,
+		// which rotations repeat under their fences by observing (store and ledger do sync).
+		c.synchronous = "normal"
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 
 	"go.temporal.io/server/common/log"
@@ -39,7 +40,13 @@ func (l serverLog) Debug(string, ...tag.Tag) {}
 func (l serverLog) Info(message string, tags ...tag.Tag) { l.write(slog.LevelDebug, message, tags) }
 
 // Warn implements log.Logger.
-func (l serverLog) Warn(message string, tags ...tag.Tag) { l.write(slog.LevelWarn, message, tags) }
+func (l serverLog) Warn(message string, tags ...tag.Tag) {
+	level := slog.LevelWarn
+	if strings.HasPrefix(message, "HTTP API port has not been set") {
+		level = slog.LevelDebug // it is not set on purpose: one port less
+	}
+	l.write(level, message, tags)
+}
 
 // Error implements log.Logger.
 func (l serverLog) Error(message string, tags ...tag.Tag) { l.write(slog.LevelError, message, tags) }
