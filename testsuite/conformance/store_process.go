@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"castellan.dev/activities"
 	"castellan.dev/activities/store"
@@ -197,6 +198,7 @@ func storeKilledWriter(t *testing.T, f StoreFixture) {
 		c := startChild(t, storeTask{Spec: f.Spec, Act: "write", Name: name, Seed: seed, Count: 1 << 20})
 		c.release()
 		acknowledged := c.acknowledged(1 + rand.IntN(20))
+		time.Sleep(time.Duration(rand.IntN(4000)) * time.Microsecond) // so that death comes at any point of a write
 		// What the child acknowledged between our last look and its death counts as well.
 		acknowledged = append(acknowledged, c.kill()...)
 		for _, dir := range f.Dirs {
@@ -233,6 +235,7 @@ func storeKilledEraser(t *testing.T, f StoreFixture) {
 		c := startChild(t, storeTask{Spec: f.Spec, Act: "erase", Name: name, Count: versions, Version: 1})
 		c.release()
 		erased := c.acknowledged(1 + rand.IntN(versions/2))
+		time.Sleep(time.Duration(rand.IntN(4000)) * time.Microsecond)
 		erased = append(erased, c.kill()...)
 		after := f.Reopen(t)
 		for version := store.Version(1); version <= versions; version++ {

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"strings"
 	"syscall"
 
 	"castellan.dev/activities"
@@ -75,28 +74,13 @@ func (s *Store) makeDirectory(name string) error {
 // place writes content to a synced temporary file and hands its path to put, which links or renames
 // it. The file is locked while its writer lives: see recover.
 func (s *Store) place(content []byte, put func(from string) error) error {
-	for attempt := 0; ; attempt++ {
-		from := path.Join(temporary, rand.Text())
-		err := s.placeOnce(from, content, put)
-		_, gone := s.root.Lstat(from)
-		_ = s.root.Remove(from) // renamed already, or else the next start removes it
-		// A process that opened the store between our create and our lock took the file for a dead one.
-		if attempt < 3 && errors.Is(err, fs.ErrNotExist) && errors.Is(gone, fs.ErrNotExist) {
-			continue
-		}
-		return err
-	}
-}
-
-func (s *Store) placeOnce(from string, content []byte, put func(from string) error) error {
-	f, err := s.root.OpenFile(from, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	from := path.Join(temporary, rand.Text())
+	f, err := s.createLocked(from)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
-		return err
-	}
+	defer s.root.Remove(from) // renamed already, or else the next start removes it
 	if _, err := f.Write(content); err != nil {
 		return err
 	}
@@ -104,6 +88,46 @@ func (s *Store) placeOnce(from string, content []byte, put func(from string) err
 		return err
 	}
 	return put(from)
+}
+
+// createLocked creates a temporary file that no other process sees without its lock.
+func (s *Store) createLocked(name string) (*os.File, error) {
+	dir, err := s.lock(temporary, syscall.LOCK_SH)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	f, err := s.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := flock(f, syscall.LOCK_EX); err != nil {
+		return nil, errors.Join(err, f.Close(), s.root.Remove(name))
+	}
+	return f, nil
+}
+
+// lock opens a directory of the store and locks it; closing it gives the lock back.
+func (s *Store) lock(dir string, how int) (*os.File, error) {
+	f, err := s.root.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := flock(f, how); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// flock locks an open file. The kernel gives the lock back when the last process that has the file
+// open closes it or dies.
+func flock(f *os.File, how int) error {
+	for {
+		err := syscall.Flock(int(f.Fd()), how)
+		if !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+	}
 }
 
 // Erase replaces a version by a tombstone and overwrites its file.
@@ -134,12 +158,9 @@ func (s *Store) Erase(ctx context.Context, name string, version store.Version) e
 		written = h.written
 	} // A damaged file is erased all the same.
 	doomed := path.Join(erasing, rand.Text())
-	if err := s.root.Link(versionPath(name, version), doomed); err != nil {
-		return failure(act, err)
-	}
-	f, err := s.root.OpenFile(doomed, os.O_WRONLY, 0)
+	f, err := s.linkLocked(versionPath(name, version), doomed)
 	if err != nil {
-		return failure(act, errors.Join(err, s.root.Remove(doomed)))
+		return failure(act, err)
 	}
 	defer f.Close()
 	tombstone := encodeErased(s.ring, name, version, written)
@@ -156,6 +177,27 @@ func (s *Store) Erase(ctx context.Context, name string, version store.Version) e
 	return nil
 }
 
+// linkLocked gives a version's file its second name and opens it, so that no other process sees the
+// name without the lock. Where another eraser has the file locked, both go on.
+func (s *Store) linkLocked(from, name string) (*os.File, error) {
+	dir, err := s.lock(erasing, syscall.LOCK_SH)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	if err := s.root.Link(from, name); err != nil {
+		return nil, err
+	}
+	f, err := s.root.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		return nil, errors.Join(err, s.root.Remove(name))
+	}
+	if err := flock(f, syscall.LOCK_EX|syscall.LOCK_NB); err != nil && !errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil, errors.Join(err, f.Close(), s.root.Remove(name))
+	}
+	return f, nil
+}
+
 // overwrite destroys the content of an open file: the data key in its header with the first bytes.
 func overwrite(f *os.File) error {
 	info, err := f.Stat()
@@ -169,56 +211,4 @@ func overwrite(f *os.File) error {
 		return err
 	}
 	return errors.Join(f.Truncate(0), f.Sync())
-}
-
-// recover removes what dead processes left: temporary files that nobody holds locked, and files that
-// were to be overwritten.
-func (s *Store) recover() error {
-	abandoned, err := s.entries(temporary)
-	if err != nil {
-		return err
-	}
-	for _, e := range abandoned {
-		if err := s.recoverFile(path.Join(temporary, e.Name())); err != nil {
-			return err
-		}
-	}
-	doomed, err := s.entries(erasing)
-	if err != nil {
-		return err
-	}
-	for _, e := range doomed {
-		if err := s.recoverFile(path.Join(erasing, e.Name())); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *Store) recoverFile(name string) error {
-	f, err := s.root.OpenFile(name, os.O_WRONLY, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if strings.HasPrefix(name, temporary) && syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
-		return nil // its writer lives
-	}
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	// A second name means that the file is a version's own: that one was written, or not yet erased.
-	if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Nlink == 1 {
-		if err := overwrite(f); err != nil {
-			return err
-		}
-	}
-	if err := s.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
 }
