@@ -54,11 +54,11 @@ type Record struct {
 // ID returns the id under which the ledger keeps an entry: a hash of workflow, step, epoch and phase,
 // each with its length, so that no two different entries spell the same.
 func ID(entry record.Entry) string {
-	sum := sha256.Sum256(identity(entry.Workflow, entry.Step, entry.Epoch, entry.Phase))
+	sum := sha256.Sum256(spelling(entry.Workflow, entry.Step, entry.Epoch, entry.Phase))
 	return hex.EncodeToString(sum[:])
 }
 
-func identity(workflow, step string, epoch activities.Epoch, phase record.Phase) []byte {
+func spelling(workflow, step string, epoch activities.Epoch, phase record.Phase) []byte {
 	text := []byte("castellan.dev/ledger/record\n")
 	for _, field := range []string{workflow, step, strconv.FormatUint(uint64(epoch), 10), string(phase)} {
 		text = strconv.AppendInt(text, int64(len(field)), 10)

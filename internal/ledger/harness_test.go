@@ -126,7 +126,8 @@ func mustAppend(t testing.TB, l *Ledger, entries ...record.Entry) []Receipt {
 	return list
 }
 
-// fill appends the entries from..to-1 from many goroutines, so that they share transactions.
+// fill appends the entries from..to-1 from many goroutines, so that they share transactions. An intent and
+// its outcome come from one of them, in order.
 func fill(t testing.TB, l *Ledger, from, to int) {
 	t.Helper()
 	next := make(chan int)
@@ -134,13 +135,15 @@ func fill(t testing.TB, l *Ledger, from, to int) {
 	for range maxBatch {
 		group.Go(func() {
 			for n := range next {
-				if _, err := l.Append(t.Context(), "privileged/web1", entry(n)); err != nil {
-					t.Error(err)
+				for n, end := n, min(n+2, to); n < end; n++ {
+					if _, err := l.Append(t.Context(), "privileged/web1", entry(n)); err != nil {
+						t.Error(err)
+					}
 				}
 			}
 		})
 	}
-	for n := from; n < to; n++ {
+	for n := from; n < to; n += 2 {
 		next <- n
 	}
 	close(next)

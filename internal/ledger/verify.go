@@ -168,7 +168,7 @@ func (v *verifier) begin() bool {
 		}
 	}
 	v.claimed, v.next, v.good = v.tree.clone(), h.From, h.From
-	v.outside(v.tree)
+	v.outside()
 	return true
 }
 
@@ -194,7 +194,7 @@ func (v *verifier) line(text []byte) {
 	}
 }
 
-// grow adds a record to the tree and compares the hashes that it completes with those that were stored.
+// grow adds a record to the tree.
 func (v *verifier) grow(index int64, id string, leaf tlog.Hash, stored []tlog.Hash) {
 	if len(stored) == 0 {
 		v.report.problem(Malformed, index, index, id, "record %d has no hash", index)
@@ -208,9 +208,18 @@ func (v *verifier) grow(index int64, id string, leaf tlog.Hash, stored []tlog.Ha
 		return
 	}
 	v.tree.push(leaf)
+	v.hashes(index, leaf, stored)
+	v.outside()
+}
+
+// hashes compares the hashes that a record completes with those that were stored with it.
+func (v *verifier) hashes(index int64, leaf tlog.Hash, stored []tlog.Hash) {
 	completed := v.claimed.push(stored[0])
 	if !slices.Equal(completed, stored) && !v.suspect {
 		v.suspect = true
+		if stored[0] != leaf {
+			return // named already
+		}
 		first := index
 		for level := 1; level < len(completed); level++ {
 			if level >= len(stored) || completed[level] != stored[level] {
@@ -220,7 +229,6 @@ func (v *verifier) grow(index int64, id string, leaf tlog.Hash, stored []tlog.Ha
 		}
 		v.report.problem(Edited, first, index, "", "the hash stored over records %d to %d is not theirs: one of them was changed together with its own hash, or the hash was", first, index)
 	}
-	v.outside(v.tree)
 }
 
 // conclude reports what only the end shows.
@@ -239,6 +247,8 @@ func (v *verifier) conclude() {
 		what := Edited
 		if v.confirmed {
 			what = Forked
+		} else if v.report.brokenWithin(v.agreed, c.Size) {
+			continue // named more closely
 		}
 		first := min(v.agreed, c.Size-1)
 		v.report.problem(what, first, c.Size-1, "", "the first %d records are not those that the checkpoint from outside has signed: one of records %d to %d was changed", c.Size, first, c.Size-1)
@@ -249,6 +259,9 @@ func (v *verifier) conclude() {
 	}
 	if !v.held {
 		v.report.notChecked("whether the end was cut off or the whole log replaced by its owner: no checkpoint from outside was given")
+	}
+	if !v.confirmed && v.report.OK() { // nothing may pass by accident
+		v.report.problem(Malformed, -1, -1, "", "no signed checkpoint confirms the records")
 	}
 	if v.confirmed && v.report.OK() {
 		v.report.checked("records %d to %d are, byte for byte, those under the root hash %s of %d records", v.report.From, v.report.To-1, v.report.Root, v.report.Size)

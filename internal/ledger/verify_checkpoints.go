@@ -67,16 +67,16 @@ func (v *verifier) compare(c Checkpoint) bool {
 }
 
 // outside compares the tree with the checkpoints from outside that have its size.
-func (v *verifier) outside(tree *fringe) {
-	for len(v.options.Checkpoints) > 0 && v.options.Checkpoints[0].Size <= tree.size {
+func (v *verifier) outside() {
+	for len(v.options.Checkpoints) > 0 && v.options.Checkpoints[0].Size <= v.tree.size {
 		c := v.options.Checkpoints[0]
-		if c.Size < tree.size {
+		if c.Size < v.tree.size {
 			break // before the range; answered at the end
 		}
 		v.options.Checkpoints = v.options.Checkpoints[1:]
 		v.held = true
 		if v.trusted(c) {
-			v.agree(c, tree.root())
+			v.agree(c, v.tree.root(), v.claimed.root())
 		}
 	}
 }
@@ -94,9 +94,13 @@ func (v *verifier) trusted(c Checkpoint) bool {
 	return true
 }
 
-func (v *verifier) agree(c Checkpoint, root tlog.Hash) {
+// agree compares a checkpoint from outside with the records and with the hashes that they claim. When only
+// the latter agree, the records that do not have theirs are named already.
+func (v *verifier) agree(c Checkpoint, root, claimed tlog.Hash) {
 	if root != c.Root {
-		v.forks = append(v.forks, c)
+		if claimed != c.Root {
+			v.forks = append(v.forks, c)
+		}
 		return
 	}
 	v.agreed = max(v.agreed, c.Size)
@@ -117,6 +121,9 @@ func (v *verifier) end(end exportEnd) {
 	if v.next < v.header.To {
 		v.report.problem(Truncated, v.next, v.header.To-1, "", "records %d to %d, which the header promises, are missing", v.next, v.header.To-1)
 		v.treeless = true
+	}
+	if v.next > v.header.To {
+		v.report.problem(Malformed, v.header.To, v.next-1, "", "records %d to %d are more than the header announces", v.header.To, v.next-1)
 	}
 	if !v.treeless && signed {
 		v.confirmed = v.graftRight(c, end.Right) && v.compare(c)
@@ -150,7 +157,7 @@ func (v *verifier) answerOutside(last Checkpoint, signed bool) {
 		case c.Size > last.Size:
 			v.report.problem(Truncated, last.Size, c.Size-1, "", "records %d to %d are missing: the checkpoint from outside covers %d records. Either they were cut off, or this file is older than that checkpoint", last.Size, c.Size-1, c.Size)
 		case c.Size == last.Size && signed:
-			v.agree(c, last.Root)
+			v.agree(c, last.Root, last.Root)
 		default:
 			v.report.notChecked("whether the log only grew since the checkpoint of %d records from outside: the records in this file cannot be compared with it", c.Size)
 		}
