@@ -60,6 +60,8 @@ func (d Dir) LedgerKey() string     { return d.join("ledger.key") }    // the on
 func (d Dir) Checkpoints() string   { return d.join("checkpoints") }   // signed checkpoints of the ledger
 func (d Dir) Config() string        { return d.join("castellan.yaml") }
 func (d Dir) Users() string         { return d.join("users.json") } // local users of the web page
+func (d Dir) Memory() string        { return d.join("memory") }     // what reloads remember
+func (d Dir) Web() string           { return d.join("web") }        // login tokens and the web page's own state
 func (d Dir) endpointsFile() string { return d.join("endpoints.json") }
 
 // Endpoints are the addresses under which the process that runs in the directory answers.
@@ -68,8 +70,17 @@ type Endpoints struct {
 	Namespace string `json:"namespace"`
 	API       string `json:"api"` // https://host:port
 	Web       string `json:"web"` // http://host:port
-	CA        string `json:"ca,omitempty"`
+	CA        CA     `json:"ca"`
 	PID       int    `json:"pid"`
+}
+
+// CA says how the embedded certificate authority is asked for certificates.
+type CA struct {
+	URL          string `json:"url"`
+	Root         string `json:"root"` // file
+	Provisioner  string `json:"provisioner"`
+	PasswordFile string `json:"password_file"`
+	CRL          string `json:"crl"` // URL
 }
 
 // Publish writes the endpoints for other processes, atomically.
