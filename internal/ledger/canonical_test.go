@@ -1,16 +1,20 @@
 package ledger
 
 import (
+	"bytes"
 	"encoding/json"
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"castellan.dev/activities/record"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // The files are the test vectors that RFC 8785 refers to in its appendix F.
@@ -33,8 +37,8 @@ func TestCanonicalFormMatchesTheVectorsOfRFC8785(t *testing.T) {
 			if err != nil || string(got) != string(want) {
 				t.Errorf("got %q (%v), want %q", got, err, want)
 			}
-			if !isCanonical(want) {
-				t.Error("the canonical form is not taken for canonical")
+			if !isCanonical(want, Record{}) || isCanonical(input, Record{}) {
+				t.Error("the canonical form is not told from another")
 			}
 		})
 	}
@@ -97,36 +101,83 @@ func TestTextThatJSONWouldChangeIsRefused(t *testing.T) {
 	}
 }
 
-func TestRecordsHaveNoNumbersAndSurviveDecoding(t *testing.T) {
-	e := entry(1)
-	e.Epoch = math.MaxUint64
-	e.Reason = "<&> \u2028 \u007f é 😀 \"\\"
-	e.Facts["\U0001F600"], e.Facts["\ufb33"] = "emoji", "dalet"
-	r := Record{version, ID(e), math.MaxInt64, start.Add(123456789 * time.Nanosecond), "privileged", e}
-	body, err := encode(r)
-	if err != nil {
-		t.Fatal(err)
+// fullRecord has a value in every field, whichever are added later, and every kind of character.
+func fullRecord(t *testing.T) Record {
+	t.Helper()
+	r := Record{Index: math.MaxInt64}
+	var set func(v reflect.Value)
+	set = func(v reflect.Value) {
+		switch {
+		case v.Type() == reflect.TypeFor[time.Time]():
+			v.Set(reflect.ValueOf(start.Add(123456789 * time.Nanosecond)))
+		case v.Kind() == reflect.Struct:
+			for i := range v.NumField() {
+				set(v.Field(i))
+			}
+		case v.Kind() == reflect.String:
+			var all strings.Builder
+			for c := range rune(0x180) {
+				all.WriteRune(c)
+			}
+			v.SetString(all.String() + "<&> \u2028\u2029 \ufffd \ufb33 😀")
+		case v.Kind() == reflect.Int64:
+			v.SetInt(math.MaxInt64)
+		case v.Kind() == reflect.Uint64:
+			v.SetUint(math.MaxUint64)
+		case v.Kind() == reflect.Map:
+			v.Set(reflect.ValueOf(map[string]string{"\U0001F600": "emoji", "\ufb33": "dalet", "\u20ac": "euro", "\r": "cr", "1": "one", "": "none"}))
+		default:
+			t.Fatalf("a record has a field of type %v, which the canonical form does not know", v.Type())
+		}
 	}
-	if !isCanonical(body) {
-		t.Errorf("%s is not canonical", body)
-	}
-	decoder := json.NewDecoder(strings.NewReader(string(body)))
-	for {
-		token, err := decoder.Token()
+	set(reflect.ValueOf(&r).Elem())
+	return r
+}
+
+func TestRecordsAreEncodedCanonically(t *testing.T) {
+	bare := Record{version, "id", 0, start, "privileged", record.Entry{Workflow: "w", Step: "s", Phase: record.Fact, At: start}}
+	for name, r := range map[string]Record{"full": fullRecord(t), "bare": bare, "plausible": {version, ID(entry(1)), 7, start, "observe", entry(1)}} {
+		text, err := json.Marshal(r)
 		if err != nil {
-			break
+			t.Fatal(err)
 		}
-		if _, number := token.(float64); number {
-			t.Errorf("the record holds the number %v", token)
+		want, err := Canonical(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := encode(r)
+		if err != nil || string(got) != string(want) {
+			t.Errorf("%s: got\n%s (%v), want\n%s", name, got, err, want)
+		}
+		back, err := decodeRecord(got)
+		if diff := cmp.Diff(r, back); err != nil || diff != "" {
+			t.Errorf("%s: decoding changed it (%v, -want +got):\n%s", name, err, diff)
+		}
+		decoder := json.NewDecoder(bytes.NewReader(got))
+		for {
+			token, err := decoder.Token()
+			if err != nil {
+				break
+			}
+			if _, number := token.(float64); number {
+				t.Errorf("%s: the record holds the number %v", name, token)
+			}
 		}
 	}
-	back, err := decodeRecord(body)
+}
+
+func TestRecordWithALaterFieldIsStillCanonical(t *testing.T) {
+	body, err := encode(Record{version, ID(entry(1)), 7, start, "observe", entry(1)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := encode(back)
-	if err != nil || string(again) != string(body) {
-		t.Errorf("got %s (%v), want %s", again, err, body)
+	later := replaced(body, `"id":`, `"hint":"x","id":`)
+	r, err := decodeRecord(later)
+	if err != nil || !isCanonical(later, r) {
+		t.Errorf("%s (%v) is not taken for canonical", later, err)
+	}
+	if unsorted := replaced(body, `"id":`, `"zeal":"x","id":`); isCanonical(unsorted, r) {
+		t.Errorf("%s is taken for canonical", unsorted)
 	}
 }
 

@@ -21,7 +21,7 @@ func (v *verifier) proof(text []byte) {
 		return
 	}
 	r, err := decodeRecord(proof.Record)
-	if err != nil || r.Version != version || !isCanonical(proof.Record) || r.ID != ID(r.Entry) {
+	if err != nil || r.Version != version || !isCanonical(proof.Record, r) || r.ID != ID(r.Entry) {
 		v.report.problem(Edited, -1, -1, r.ID, "the record is not as the ledger writes it")
 	}
 	v.report.From, v.report.To = r.Index, r.Index+1

@@ -40,7 +40,7 @@ func (v *verifier) record(line exportLine) {
 		return
 	}
 	v.order(r.Index, r.ID)
-	if !isCanonical(line.Record) {
+	if !isCanonical(line.Record, r) {
 		v.report.problem(Edited, r.Index, r.Index, r.ID, "record %d (%s) is not in canonical form", r.Index, r.ID)
 	}
 	if r.ID != ID(r.Entry) {
