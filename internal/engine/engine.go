@@ -237,9 +237,14 @@ func (e *Engine) Dial(ctx context.Context, source *identity.Source) (client.Clie
 // Environment returns the variables, NAME=value, with which the public `temporal` command line and
 // the SDKs connect with the identity in files.
 func (e *Engine) Environment(files identity.Files) []string {
+	return Environment(e.address, e.config.Namespace, files)
+}
+
+// Environment is what [Engine.Environment] returns, for a process beside the engine's own.
+func Environment(address, namespace string, files identity.Files) []string {
 	return []string{
-		"TEMPORAL_ADDRESS=" + e.address,
-		"TEMPORAL_NAMESPACE=" + e.config.Namespace,
+		"TEMPORAL_ADDRESS=" + address,
+		"TEMPORAL_NAMESPACE=" + namespace,
 		"TEMPORAL_TLS=true",
 		"TEMPORAL_TLS_SERVER_CA_CERT_PATH=" + files.Roots,
 		"TEMPORAL_TLS_CLIENT_CERT_PATH=" + files.Pair,
