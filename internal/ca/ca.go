@@ -22,6 +22,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/smallstep/certificates/authority"
@@ -62,6 +63,8 @@ type CA struct {
 	served    chan struct{}
 	failure   error // why serving ended; read it only after served is closed
 	lock      *lock
+	stop      sync.Once
+	stopped   error
 }
 
 // Start makes the authority's keys if the directory has none, and serves until Stop. A directory that
@@ -144,7 +147,13 @@ func (c *CA) serve(listener net.Listener) {
 }
 
 // Stop ends serving and closes the database. Requests in hand get a few seconds; then they are cut.
+// Further calls return what the first one did.
 func (c *CA) Stop(ctx context.Context) error {
+	c.stop.Do(func() { c.stopped = c.shutdown(ctx) })
+	return c.stopped
+}
+
+func (c *CA) shutdown(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, stopPatience)
 	defer cancel()
 	err := c.server.Shutdown(ctx)

@@ -441,6 +441,9 @@ func TestStopCutsWhatDoesNotEnd(t *testing.T) {
 	if _, err := conn.Read(make([]byte, 1)); err == nil {
 		t.Error("the connection outlived the authority")
 	}
+	if err := running.Stop(t.Context()); err != nil {
+		t.Errorf("stop again: %v", err)
+	}
 }
 
 func TestAForeignClientCertificateIsRefused(t *testing.T) {
