@@ -41,7 +41,7 @@ func (c Config) Check(report func(field, value, want string)) {
 	if len(validation.IsDNS1123Label(c.Namespace)) > 0 {
 		report("namespace", c.Namespace, "a namespace's name")
 	}
-	if len(validation.IsDNS1035Label(c.Service)) > 0 {
+	if len(validation.IsDNS1123Label(c.Service)) > 0 {
 		report("service", c.Service, "a Service's name")
 	}
 	if number, err := strconv.Atoi(c.Port); err == nil {
