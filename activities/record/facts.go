@@ -30,6 +30,6 @@ const (
 	FactSightings  = "sightings"  // JSON array of activities.Straggler: every address, proven or not
 
 	// FactIssuedNotReceived says that a certificate was issued and its reply lost. The value is the
-	// serial where it is known, else "unknown".
+	// serial where it is known, else "unknown"; a rotation has one row for each value.
 	FactIssuedNotReceived = "issued_not_received"
 )

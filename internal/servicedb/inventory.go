@@ -15,6 +15,9 @@ type DeclaredTarget struct {
 	Policy         string
 	ExclusionGroup string
 	Observed       bool // adopted: looked at, never changed
+	// Spec is a digest of everything in the configuration that the due date depends on, such as the
+	// policy's contents. When it changes, the date is not to be trusted any more.
+	Spec string
 }
 
 // InventoryChange says what an inventory update did, by target.
@@ -25,7 +28,7 @@ type InventoryChange struct {
 }
 
 // ApplyInventory makes the inventory what the configuration declares. An added target, and one whose
-// kind or policy changed, becomes due at once, so that the next sweep looks at it. A target that is not
+// kind, policy, spec or adoption changed, becomes due at once, so that the next sweep looks at it. A target that is not
 // declared any more is marked as removed and kept for its history; it is never due.
 func (db *DB) ApplyInventory(ctx context.Context, declared []DeclaredTarget, now time.Time) (InventoryChange, error) {
 	var change InventoryChange
@@ -46,7 +49,7 @@ func (db *DB) ApplyInventory(ctx context.Context, declared []DeclaredTarget, now
 			default:
 				continue
 			}
-			again := !exists || !have.declared || have.Kind != want.Kind || have.Policy != want.Policy
+			again := !exists || !have.declared || have.Kind != want.Kind || have.Policy != want.Policy || have.Spec != want.Spec || have.Observed != want.Observed
 			if err := declare(ctx, tx, want, again, micros(now)); err != nil {
 				return err
 			}
@@ -72,9 +75,9 @@ type declaredRow struct {
 
 func declaredRows(ctx context.Context, q Querier) (map[string]declaredRow, error) {
 	list, err := collect(ctx, q, func(scan scanner) (r declaredRow, err error) {
-		err = scan(&r.Name, &r.Kind, &r.Owner, &r.Policy, &r.ExclusionGroup, &r.Observed, &r.declared)
+		err = scan(&r.Name, &r.Kind, &r.Owner, &r.Policy, &r.ExclusionGroup, &r.Observed, &r.Spec, &r.declared)
 		return r, err
-	}, `SELECT name, kind, owner, policy, exclusion_group, observed, declared FROM targets`)
+	}, `SELECT name, kind, owner, policy, exclusion_group, observed, spec, declared FROM targets`)
 	known := make(map[string]declaredRow, len(list))
 	for _, row := range list {
 		known[row.Name] = row
@@ -87,12 +90,13 @@ func declare(ctx context.Context, tx *Tx, t DeclaredTarget, again bool, now int6
 	if again {
 		due = &now
 	}
-	_, err := tx.Exec(ctx, `INSERT INTO targets (name, kind, owner, policy, exclusion_group, observed, declared, due_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+	_, err := tx.Exec(ctx, `INSERT INTO targets (name, kind, owner, policy, exclusion_group, observed, spec, declared, due_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, owner = excluded.owner, policy = excluded.policy,
-			exclusion_group = excluded.exclusion_group, observed = excluded.observed, declared = excluded.declared, removed_at = NULL,
+			exclusion_group = excluded.exclusion_group, observed = excluded.observed, spec = excluded.spec, declared = excluded.declared, removed_at = NULL,
+			looked_at = CASE WHEN excluded.due_at IS NULL THEN targets.looked_at ELSE 0 END,
 			due_at = CASE WHEN targets.due_at < excluded.due_at THEN targets.due_at ELSE COALESCE(excluded.due_at, targets.due_at) END,
 			updated_at = excluded.updated_at`,
-		t.Name, t.Kind, t.Owner, t.Policy, t.ExclusionGroup, t.Observed, true, due, now)
+		t.Name, t.Kind, t.Owner, t.Policy, t.ExclusionGroup, t.Observed, t.Spec, true, due, now)
 	return err
 }
 

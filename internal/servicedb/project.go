@@ -116,7 +116,7 @@ func projectLost(ctx context.Context, tx *Tx, r reading) error {
 		return nil
 	}
 	_, err := tx.Exec(ctx, `INSERT INTO issued_not_received (target, rotation, serial, at) VALUES (?, ?, ?, ?)
-		ON CONFLICT (target, rotation, serial, at) DO NOTHING`, r.Target, string(r.Rotation), serial, r.at)
+		ON CONFLICT (target, rotation, serial) DO UPDATE SET at = excluded.at WHERE excluded.at < issued_not_received.at`, r.Target, string(r.Rotation), serial, r.at)
 	return err
 }
 
@@ -125,6 +125,7 @@ type targetRow struct {
 	fingerprint                 string
 	fingerprintEpoch            int64
 	fingerprintAt               int64
+	lookedAt                    int64
 	dueAt, dueEpoch, dueSetAt   int64
 	heldUntil, heldAt, failures int64
 	heldBy, holdReason          string
@@ -152,19 +153,19 @@ func projectTarget(ctx context.Context, tx *Tx, r reading, rotation *rotationRow
 			return err
 		}
 	}
-	_, err = tx.Exec(ctx, `UPDATE targets SET fingerprint = ?, fingerprint_epoch = ?, fingerprint_at = ?, due_at = ?, due_epoch = ?, due_set_at = ?,
+	_, err = tx.Exec(ctx, `UPDATE targets SET fingerprint = ?, fingerprint_epoch = ?, fingerprint_at = ?, looked_at = ?, due_at = ?, due_epoch = ?, due_set_at = ?,
 			held_until = ?, held_at = ?, held_by = ?, hold_reason = ?, failures = ?, last_rotation = ?, last_epoch = ?, last_state = ?,
 			updated_at = CASE WHEN updated_at > ? THEN updated_at ELSE ? END WHERE name = ?`,
-		after.fingerprint, after.fingerprintEpoch, after.fingerprintAt, orNull(after.dueAt), after.dueEpoch, after.dueSetAt,
+		after.fingerprint, after.fingerprintEpoch, after.fingerprintAt, after.lookedAt, orNull(after.dueAt), after.dueEpoch, after.dueSetAt,
 		orNull(after.heldUntil), after.heldAt, after.heldBy, after.holdReason, after.failures, after.lastRotation, after.lastEpoch, after.lastState,
 		r.at, r.at, r.Target)
 	return err
 }
 
 func loadTargetRow(ctx context.Context, q Querier, name string) (t targetRow, err error) {
-	err = q.QueryRow(ctx, `SELECT fingerprint, fingerprint_epoch, fingerprint_at, COALESCE(due_at, 0), due_epoch, due_set_at,
+	err = q.QueryRow(ctx, `SELECT fingerprint, fingerprint_epoch, fingerprint_at, looked_at, COALESCE(due_at, 0), due_epoch, due_set_at,
 			COALESCE(held_until, 0), held_at, held_by, hold_reason, failures, last_rotation, last_epoch, last_state FROM targets WHERE name = ?`, name).
-		Scan(&t.fingerprint, &t.fingerprintEpoch, &t.fingerprintAt, &t.dueAt, &t.dueEpoch, &t.dueSetAt,
+		Scan(&t.fingerprint, &t.fingerprintEpoch, &t.fingerprintAt, &t.lookedAt, &t.dueAt, &t.dueEpoch, &t.dueSetAt,
 			&t.heldUntil, &t.heldAt, &t.heldBy, &t.holdReason, &t.failures, &t.lastRotation, &t.lastEpoch, &t.lastState)
 	return t, err
 }
@@ -172,6 +173,7 @@ func loadTargetRow(ctx context.Context, q Querier, name string) (t targetRow, er
 func (t *targetRow) merge(r reading, rotation *rotationRow) {
 	if rotation == nil && r.Phase != record.Intent {
 		t.sees(r.Facts[record.FactFingerprint], r.epoch, r.at)
+		t.lookedAt = max(t.lookedAt, r.at)
 	}
 	if r.Phase != record.Intent {
 		t.sees(r.Facts[record.FactCurrent], r.epoch, r.at)

@@ -138,7 +138,7 @@ func (r *rotationRow) enter(e reading) {
 func (r *rotationRow) left() (fingerprint string, epoch, at int64) {
 	switch {
 	case r.state == string(activities.RolledBack):
-		return r.previous, max(r.epoch, r.stateEpoch), r.stateAt
+		return r.previous, max(r.epoch, r.stateEpoch), max(r.stateAt, r.publishedAt) // whatever the zones' clocks say
 	case r.publishedAt != 0:
 		return r.candidate, r.epoch, r.publishedAt
 	}

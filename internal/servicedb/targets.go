@@ -114,11 +114,12 @@ type Due struct {
 }
 
 // selectDue walks the index of what is due: its cost grows with what it returns, not with what exists.
-const selectDue = `SELECT name, due_at, next_at, failures, observed, exclusion_group FROM targets
+const selectDue = `SELECT name, COALESCE(due_at, 0), next_at, failures, observed, exclusion_group FROM targets
 	WHERE next_at IS NOT NULL AND next_at <= ? AND (next_at, name) > (?, ?) ORDER BY next_at, name LIMIT ?`
 
-// Due lists the targets that are due and neither held nor paused, the longest waiting first, and returns
-// the cursor of the next page (empty: no more).
+// Due lists the targets that are due and neither held, paused nor quarantined, the longest waiting first,
+// and returns the cursor of the next page (empty: no more). An observed target, which nobody will
+// rotate, is listed a day after it was last looked at.
 func (db *DB) Due(ctx context.Context, now time.Time, limit int, after string) ([]Due, string, error) {
 	from, name := int64(-1<<63), ""
 	if after != "" {

@@ -28,6 +28,8 @@ func RunServiceDB(t *testing.T, fresh func(t *testing.T) servicedb.Config) {
 		{"the sweep walks the index of what is due", (*serviceDB).dueIndex},
 		{"holding a target counts each failed run once", (*serviceDB).hold},
 		{"a paused target is not due", (*serviceDB).pause},
+		{"a quarantined target waits for a person", (*serviceDB).quarantined},
+		{"an observed target is looked at once a day", (*serviceDB).observed},
 		{"targets are listed by filter and page", (*serviceDB).targets},
 		{"a schedule's last success never goes back", (*serviceDB).schedules},
 		{"an entry becomes a rotation record", (*serviceDB).projection},
@@ -146,7 +148,13 @@ func (s *serviceDB) inventory() {
 	api.Policy = "hourly"
 	apply(noon.Add(3*time.Hour), servicedb.InventoryChange{Updated: []string{"api"}}, api, mail)
 	if got, _ = db.Target(ctx, "api"); !got.DueAt.Equal(noon.Add(3 * time.Hour)) {
-		s.Errorf("due at %v, want at once because the policy changed", got.DueAt)
+		s.Errorf("due at %v, want at once because it has another policy", got.DueAt)
+	}
+	s.dueAt("api", noon.Add(96*time.Hour))
+	api.Spec = "renews earlier"
+	apply(noon.Add(3*time.Hour), servicedb.InventoryChange{Updated: []string{"api"}}, api, mail)
+	if got, _ = db.Target(ctx, "api"); !got.DueAt.Equal(noon.Add(3 * time.Hour)) {
+		s.Errorf("due at %v, want at once because the policy's contents changed", got.DueAt)
 	}
 
 	apply(noon.Add(4*time.Hour), servicedb.InventoryChange{Removed: []string{"api"}}, mail)

@@ -131,6 +131,38 @@ func (s *serviceDB) pause() {
 	}
 }
 
+func (s *serviceDB) quarantined() {
+	s.declare("api", "mail")
+	s.project(s.outcome(1, 0, activities.Published), s.outcome(1, 1, activities.Quarantined))
+	s.same("due while quarantined", []string{"mail"}, s.dueNames(s.noon.Add(time.Hour), 10))
+	s.project(s.outcome(1, 0, activities.Tested)) // late: changes nothing
+	s.same("due after a late entry", []string{"mail"}, s.dueNames(s.noon.Add(time.Hour), 10))
+	s.project(s.outcome(1, 9, activities.Retired)) // a person resolved it
+	s.same("due again", []string{"api", "mail"}, s.dueNames(s.noon.Add(time.Hour), 10))
+}
+
+func (s *serviceDB) observed() {
+	adopted := servicedb.DeclaredTarget{Name: "api", Kind: "tlscert", Observed: true}
+	apply := func(at time.Time) {
+		s.Helper()
+		_, err := s.db.ApplyInventory(s.Context(), []servicedb.DeclaredTarget{adopted}, at)
+		s.must(err)
+	}
+	apply(s.noon)
+	s.same("due before the first look", []string{"api"}, s.dueNames(s.noon, 10))
+	for day := range 3 {
+		at := s.noon.Add(time.Duration(day) * 24 * time.Hour)
+		s.project(record.Entry{Target: "api", Phase: record.Fact, At: at, Facts: map[string]string{record.FactFingerprint: "aaaa", record.FactDueAt: stamp(s.noon)}})
+		s.same("due just before the next day", 0, len(s.dueNames(at.Add(24*time.Hour-time.Second), 10)))
+		s.same("due the next day", []string{"api"}, s.dueNames(at.Add(24*time.Hour), 10))
+	}
+	apply(s.noon.Add(50 * time.Hour))
+	s.same("due after an unchanged configuration", 0, len(s.dueNames(s.noon.Add(50*time.Hour), 10)))
+	adopted.Observed = false
+	apply(s.noon.Add(50 * time.Hour))
+	s.same("due once it is castellan's", []string{"api"}, s.dueNames(s.noon.Add(50*time.Hour), 10))
+}
+
 func (s *serviceDB) targets() {
 	_, err := s.db.ApplyInventory(s.Context(), []servicedb.DeclaredTarget{
 		{Name: "a", Kind: "tlscert", Owner: "web", Policy: "daily"},

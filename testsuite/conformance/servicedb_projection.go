@@ -263,7 +263,8 @@ func (s *serviceDB) rotations() {
 
 func (s *serviceDB) lost() {
 	entry := s.outcome(3, 0, activities.Minted, record.FactIssuedNotReceived, "unknown")
-	s.project(entry, entry)
+	later := s.outcome(3, 5, activities.Retired, record.FactIssuedNotReceived, "unknown") // tells of the same one
+	s.project(later, entry, entry)
 	got, err := s.db.IssuedNotReceived(s.Context(), "api")
 	s.must(err)
 	s.same("lost", []servicedb.Lost{{Target: "api", Rotation: "api@3", Serial: "unknown", At: s.noon}}, got)

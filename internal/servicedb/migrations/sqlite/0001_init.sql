@@ -5,6 +5,7 @@ CREATE TABLE targets (
     kind            TEXT NOT NULL DEFAULT '',
     owner           TEXT NOT NULL DEFAULT '',
     policy          TEXT NOT NULL DEFAULT '',
+    spec            TEXT NOT NULL DEFAULT '',   -- digest of what the due date depends on
     exclusion_group TEXT NOT NULL DEFAULT '',
     declared        BOOLEAN NOT NULL,           -- in the configuration now
     removed_at      BIGINT,                     -- when it left the configuration
@@ -14,6 +15,8 @@ CREATE TABLE targets (
     fingerprint       TEXT NOT NULL DEFAULT '', -- what consumers can see
     fingerprint_epoch BIGINT NOT NULL DEFAULT 0,
     fingerprint_at    BIGINT NOT NULL DEFAULT 0,
+
+    looked_at BIGINT NOT NULL DEFAULT 0,        -- when it was last looked at and left alone
 
     due_at     BIGINT,
     due_epoch  BIGINT NOT NULL DEFAULT 0,
@@ -30,9 +33,13 @@ CREATE TABLE targets (
     last_state    TEXT NOT NULL DEFAULT '',
     updated_at    BIGINT NOT NULL DEFAULT 0,
 
-    -- When the sweep must look at the target. NULL leaves it out of the index.
+    -- When the sweep must look at the target; NULL leaves it out of the index. A quarantined target waits for a
+    -- person; an observed one, which stays due for ever, is looked at once a day.
     next_at BIGINT GENERATED ALWAYS AS (
-        CASE WHEN paused OR NOT declared THEN NULL WHEN held_until > due_at THEN held_until ELSE due_at END
+        CASE WHEN paused OR NOT declared OR last_state = 'QUARANTINED' THEN NULL
+             WHEN observed AND looked_at > 0 AND looked_at + 86400000000 > COALESCE(held_until, 0) THEN looked_at + 86400000000
+             WHEN held_until > due_at THEN held_until
+             ELSE due_at END
     ) STORED
 );
 CREATE INDEX targets_next ON targets (next_at, name) WHERE next_at IS NOT NULL;
@@ -102,5 +109,5 @@ CREATE TABLE issued_not_received (
     rotation TEXT NOT NULL,
     serial   TEXT NOT NULL,                     -- decimal, or unknown
     at       BIGINT NOT NULL,
-    PRIMARY KEY (target, rotation, serial, at)
+    PRIMARY KEY (target, rotation, serial)
 );

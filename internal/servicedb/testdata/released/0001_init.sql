@@ -1,7 +1,7 @@
 -- Rows as a castellan with the schema 0001_init leaves them. They must survive every later migration.
-INSERT INTO targets (name, kind, owner, policy, exclusion_group, declared, observed, paused, fingerprint, fingerprint_epoch, fingerprint_at,
+INSERT INTO targets (name, kind, owner, policy, spec, exclusion_group, declared, observed, paused, fingerprint, fingerprint_epoch, fingerprint_at,
     due_at, due_epoch, due_set_at, held_until, held_at, held_by, hold_reason, failures, last_rotation, last_epoch, last_state, updated_at)
-VALUES ('api', 'tlscert', 'web', 'daily', 'edge', TRUE, FALSE, FALSE, 'bbbb', 7, 1772366700000000,
+VALUES ('api', 'tlscert', 'web', 'daily', 'spec-1', 'edge', TRUE, FALSE, FALSE, 'bbbb', 7, 1772366700000000,
     1772424000000000, 7, 1772366880000000, 1772427600000000, 1772366940000000, 'run-2', 'the issuer is down', 2, 'api@7', 7, 'RETIRED', 1772366940000000);
 INSERT INTO targets (name, declared, removed_at) VALUES ('gone', FALSE, 1772366400000000);
 INSERT INTO credentials (target, fingerprint, serial, not_before, not_after, key_algorithm)
