@@ -15,10 +15,6 @@ import (
 	"go.temporal.io/sdk/temporal"
 )
 
-// memoKey marks a schedule as castellan's own. Only its presence counts: the value goes through the
-// payload codec.
-const memoKey = "castellan"
-
 // Reconciler makes the engine's schedules as declared. It needs no more than the schedule client.
 type Reconciler struct {
 	Engine    client.ScheduleClient
@@ -90,7 +86,7 @@ func (r Reconciler) create(ctx context.Context, schedule Schedule) error {
 	_, err = r.Engine.Create(ctx, client.ScheduleOptions{
 		ID: schedule.ID(), Spec: specOf(schedule), Action: action,
 		Overlap: overlapOf(schedule.Overlap), CatchupWindow: schedule.CatchUp,
-		Note: note, Memo: map[string]any{memoKey: "declared"},
+		Note: note,
 	})
 	return err
 }
@@ -175,9 +171,8 @@ func (r Reconciler) Observe(ctx context.Context, declared []Schedule) ([]Actual,
 
 // actual reduces a description to what is compared.
 func (r Reconciler) actual(id string, d *client.ScheduleDescription) Actual {
-	_, owned := d.Memo.GetFields()[memoKey]
 	found := Actual{
-		ID: id, Owned: owned, Created: d.Info.CreatedAt,
+		ID: id, Created: d.Info.CreatedAt,
 		MissedCatchUp: d.Info.NumActionsMissedCatchupWindow, SkippedOverlap: d.Info.NumActionsSkippedOverlap,
 	}
 	if state := d.Schedule.State; state != nil {
@@ -202,7 +197,10 @@ func (r Reconciler) actual(id string, d *client.ScheduleDescription) Actual {
 		}
 	}
 	if action, ok := d.Schedule.Action.(*client.ScheduleWorkflowAction); ok {
+		// The mark is the digest in the action's workflow id. A memo would do as well, but memos are
+		// stored in clear and so castellan writes none.
 		found.Applied = digestIn(action.ID, id)
+		found.Owned = found.Applied != ""
 		found.shape.Workflow, _ = action.Workflow.(string)
 		found.shape.Queue, found.shape.Input = action.TaskQueue, r.input(action.Args)
 	}

@@ -5,6 +5,7 @@ import (
 
 	"go.temporal.io/sdk/client"
 
+	"castellan.dev/internal/codec"
 	"castellan.dev/internal/identity"
 	"castellan.dev/workers"
 )
@@ -16,7 +17,15 @@ func (p *Process) connect(ctx context.Context) (err error) {
 	if len(p.options.Zones) > 0 {
 		name = identity.Dev
 	}
+	ring, err := OpenKeyring(p.options.State.CodecKeys())
+	if err != nil {
+		return err
+	}
+	if p.codec, err = codec.New(ring, p.engine.Namespace()); err != nil {
+		return err
+	}
 	options := p.engine.ClientOptions(p.sources[name])
+	codec.Install(&options, p.codec)
 	p.client, err = client.DialContext(ctx, options)
 	if err != nil {
 		return err

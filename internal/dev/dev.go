@@ -21,6 +21,7 @@ import (
 	"castellan.dev/activities"
 	"castellan.dev/activities/store/file"
 	"castellan.dev/internal/ca"
+	"castellan.dev/internal/codec"
 	"castellan.dev/internal/config"
 	"castellan.dev/internal/engine"
 	"castellan.dev/internal/identity"
@@ -61,6 +62,7 @@ type Process struct {
 	service  *serve.Service
 	api, web net.Listener
 	settings workers.Settings
+	codec    *codec.Codec
 }
 
 // Start starts everything in the order of dependence and undoes what it did when a part fails.
@@ -309,7 +311,8 @@ func (p *Process) privileged(host string) workers.PrivilegedParts {
 
 func (p *Process) startService(ctx context.Context) (err error) {
 	p.service, err = serve.New(ctx, serve.Parts{
-		Config: p.options.Config, Settings: p.settings, Database: p.database, Ledger: p.ledger,
+		Config: p.options.Config, Settings: p.settings, Converter: codec.NewDataConverter(p.codec),
+		Database: p.database, Ledger: p.ledger,
 		Identity: p.sources[identity.Serve], Listener: p.api, Now: p.options.Now, Logger: p.options.Logger,
 	})
 	return err
