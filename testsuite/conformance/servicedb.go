@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -195,8 +196,10 @@ func (s *serviceDB) writers() {
 	ctx := s.Context()
 	handles := []*servicedb.DB{s.db, s.open()} // as two processes have
 	const writers, rounds = 8, 20
+	var runs atomic.Int64
 	count := func(db *servicedb.DB) error {
 		return db.Tx(ctx, func(tx *servicedb.Tx) error {
+			runs.Add(1)
 			var n int
 			if err := tx.QueryRow(ctx, `SELECT COALESCE(MAX(last_success_at), 0) FROM schedule_successes WHERE schedule = ?`, "counter").Scan(&n); err != nil {
 				return err
@@ -221,6 +224,9 @@ func (s *serviceDB) writers() {
 	close(failures)
 	for err := range failures {
 		s.Error(err)
+	}
+	if n := runs.Load(); n != writers*rounds {
+		s.Errorf("%d transactions ran %d times: some were repeated because of others", writers*rounds, n)
 	}
 	var got int
 	s.must(handles[0].QueryRow(ctx, `SELECT last_success_at FROM schedule_successes WHERE schedule = ?`, "counter").Scan(&got))

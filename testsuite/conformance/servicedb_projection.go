@@ -147,6 +147,10 @@ func (s *serviceDB) order() {
 func (s *serviceDB) lateEpoch() {
 	s.declare("api")
 	s.project(s.life()...)
+	s.project(s.outcome(7, 500, activities.Tested)) // a zombie of an earlier step
+	if got := s.target("api"); got.LastState != activities.Retired {
+		s.Errorf("state %q after a late TESTED, want RETIRED", got.LastState)
+	}
 	s.project(s.outcome(8, 10, activities.Published, record.FactFingerprint, "cccc", record.FactDueAt, stamp(s.noon.Add(99*time.Hour))))
 	// A zombie of epoch 7 wakes up, with a clock that is ahead.
 	s.project(s.outcome(7, 600, activities.ProvenDead, record.FactFingerprint, "dddd", record.FactDueAt, stamp(s.noon)))
