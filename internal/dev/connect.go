@@ -7,6 +7,7 @@ import (
 
 	"castellan.dev/internal/codec"
 	"castellan.dev/internal/identity"
+	"castellan.dev/internal/installation"
 	"castellan.dev/workers"
 )
 
@@ -17,7 +18,7 @@ func (p *Process) connect(ctx context.Context) (err error) {
 	if len(p.options.Zones) > 0 {
 		name = identity.Dev
 	}
-	ring, err := OpenKeyring(p.options.State.CodecKeys())
+	ring, err := installation.OpenKeyring(p.options.State.CodecKeys())
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -25,7 +24,7 @@ import (
 	"castellan.dev/internal/config"
 	"castellan.dev/internal/engine"
 	"castellan.dev/internal/identity"
-	"castellan.dev/internal/keyring"
+	"castellan.dev/internal/installation"
 	"castellan.dev/internal/ledger"
 	"castellan.dev/internal/serve"
 	"castellan.dev/internal/servicedb"
@@ -207,7 +206,7 @@ func (p *Process) startEngine(ctx context.Context) (err error) {
 // openStores opens the encrypted store, the service database and the ledger.
 func (p *Process) openStores(ctx context.Context) error {
 	s := p.options.State
-	ring, err := OpenKeyring(s.StoreKeys())
+	ring, err := installation.OpenKeyring(s.StoreKeys())
 	if err != nil {
 		return err
 	}
@@ -235,18 +234,6 @@ func (p *Process) openStores(ctx context.Context) error {
 		p.note("close ledger", p.ledger.Close(stop))
 	})
 	return nil
-}
-
-// OpenKeyring loads a keyring, making it when it does not exist.
-func OpenKeyring(path string) (*keyring.Keyring, error) {
-	ring, err := keyring.Load(path)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return ring, err
-	}
-	if err := keyring.Create(path); err != nil {
-		return nil, err
-	}
-	return keyring.Load(path)
 }
 
 func (p *Process) listen(context.Context) (err error) {

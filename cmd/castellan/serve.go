@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"castellan.dev/internal/codec"
+	"castellan.dev/internal/identity"
+	"castellan.dev/internal/installation"
+	"castellan.dev/internal/ledger"
+	"castellan.dev/internal/serve"
+	"castellan.dev/internal/servicedb"
+	"castellan.dev/workers"
+)
+
+func serveCommand(f *flags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "Run the API, the evidence ledger, the record zone and the schedules",
+		Long: `Runs the heart of an installation against any Temporal: the API, the ledger with its one
+signing key, the inventory, the schedules and their watchdog. Run one at a time.`,
+		Example: `  castellan serve --config /etc/castellan/castellan.yaml`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			i, err := f.open()
+			if err != nil {
+				return err
+			}
+			return runServe(cmd.Context(), i)
+		},
+	}
+}
+
+func runServe(ctx context.Context, i *installation.Installation) error {
+	if i.Config.API.Listen == "" {
+		i.Config.API.Listen = "127.0.0.1:8443"
+	}
+	if err := i.Dir.Make(); err != nil {
+		return err
+	}
+	engine, sealed, err := i.Engine(ctx, identity.Serve)
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+	database, err := i.Database(ctx)
+	if err != nil {
+		return err
+	}
+	defer database.Close()
+	log, err := openLedger(ctx, i, database)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		if err := log.Close(stop); err != nil {
+			i.Logger.Error("close ledger", "error", err)
+		}
+	}()
+	source, err := i.Identity(ctx, identity.Serve)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", i.Config.API.Listen)
+	if err != nil {
+		return fmt.Errorf("listen on api.listen: %w", err)
+	}
+	service, err := serve.New(ctx, serve.Parts{
+		Config: i.Config, Settings: workers.Settings{Engine: engine, Deployment: deployment()}, Converter: codec.NewDataConverter(sealed),
+		Database: database, Ledger: log, Identity: source, Listener: listener, Now: i.Now, Logger: i.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	i.Logger.Info("serving", "api", listener.Addr().String())
+	return service.Run(ctx)
+}
+
+// openLedger opens the log for its one writer.
+func openLedger(ctx context.Context, i *installation.Installation, database *servicedb.DB) (*ledger.Ledger, error) {
+	c := i.Config.Ledger
+	if c.KeyFile == "" {
+		c.KeyFile = i.Dir.LedgerKey()
+	}
+	if c.Checkpoints.Directory == "" {
+		c.Checkpoints.Directory = i.Dir.Checkpoints()
+	}
+	place, err := ledger.NewDirectory(c.Checkpoints.Directory)
+	if err != nil {
+		return nil, err
+	}
+	return ledger.Open(ctx, database, ledger.Options{
+		KeyFile: c.KeyFile, Place: place, Interval: c.Checkpoints.Every, Project: servicedb.Project, Now: i.Now, Log: i.Logger,
+	})
+}

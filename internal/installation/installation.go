@@ -1,0 +1,297 @@
+// Package installation opens what one process of an installation needs - engine, store, codec, ledger,
+// API - from its configuration file, or from the state directory of a castellan-dev on the same machine.
+package installation
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/contrib/envconfig"
+
+	"castellan.dev/activities"
+	"castellan.dev/activities/issue/stepca"
+	"castellan.dev/activities/record"
+	"castellan.dev/activities/store"
+	"castellan.dev/activities/store/file"
+	"castellan.dev/internal/api"
+	"castellan.dev/internal/codec"
+	"castellan.dev/internal/config"
+	"castellan.dev/internal/identity"
+	"castellan.dev/internal/keyring"
+	"castellan.dev/internal/ledger"
+	"castellan.dev/internal/servicedb"
+	"castellan.dev/internal/state"
+	"castellan.dev/workers"
+)
+
+// Installation is what a process knows of the installation that it belongs to.
+type Installation struct {
+	Config    *config.Config
+	Dir       state.Dir        // where castellan-dev or this process keeps its state
+	Endpoints *state.Endpoints // of the castellan-dev in Dir; nil where there is none
+	Logger    *slog.Logger
+	Now       func() time.Time
+}
+
+// Open reads the configuration: the file that is named, or castellan.yaml in the state directory. Every
+// problem is reported at once.
+func Open(file string, dir state.Dir, logger *slog.Logger) (*Installation, error) {
+	i := &Installation{Dir: dir, Logger: logger, Now: time.Now}
+	if file == "" {
+		file = dir.Config()
+	}
+	cfg, problems := config.Load(file)
+	if cfg != nil {
+		problems = append(problems, cfg.Check(workers.Catalogue())...)
+	}
+	if err := problems.Err(); err != nil {
+		return nil, err
+	}
+	i.Config = cfg
+	if cfg.State != "" && i.Dir == "" {
+		i.Dir = state.Dir(cfg.State)
+	}
+	endpoints, err := i.Dir.Endpoints()
+	switch {
+	case err == nil:
+		i.Endpoints = &endpoints
+	case activities.KindOf(err) != activities.NotFound:
+		return nil, err
+	}
+	return i, nil
+}
+
+// embedded reports whether the installation runs on a castellan-dev: its engine is not configured.
+func (i *Installation) embedded() bool { return i.Endpoints != nil && i.Config.Engine.Address == "" }
+
+// Embedded says how the embedded authority is reached; nil where there is none.
+func (i *Installation) Embedded() *stepca.Config {
+	if i.Endpoints == nil {
+		return nil
+	}
+	return workers.EmbeddedIssuer(i.Endpoints.CA)
+}
+
+// identityDir is where the process finds castellan's own identities.
+func (i *Installation) identityDir() string {
+	if i.Config.API.IdentityDir != "" {
+		return i.Config.API.IdentityDir
+	}
+	return i.Dir.Identity()
+}
+
+// Identity opens one of castellan's own identities; somebody else renews its files.
+func (i *Installation) Identity(ctx context.Context, name string) (*identity.Source, error) {
+	return identity.NewSource(ctx, identity.SourceConfig{Name: name, Files: identity.FilesIn(i.identityDir(), name), Now: i.Now, Logger: i.Logger})
+}
+
+// Engine connects to Temporal as the named identity. On a castellan-dev the address and the identity
+// come from its state directory. Otherwise Temporal's own environment variables and profile file
+// apply, and the configuration's engine section overrides them.
+func (i *Installation) Engine(ctx context.Context, name string) (client.Client, *codec.Codec, error) {
+	options, err := i.engineOptions(ctx, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	ring, err := i.codecKeys(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open codec keyring: %w", err)
+	}
+	sealed, err := codec.New(ring, options.Namespace)
+	if err != nil {
+		return nil, nil, err
+	}
+	codec.Install(&options, sealed)
+	c, err := client.DialContext(ctx, options)
+	if err != nil {
+		return nil, nil, fmt.Errorf("connect to Temporal at %s as %q: %w", options.HostPort, name, err)
+	}
+	return c, sealed, nil
+}
+
+func (i *Installation) engineOptions(ctx context.Context, name string) (client.Options, error) {
+	if i.embedded() {
+		source, err := i.Identity(ctx, name)
+		if err != nil {
+			return client.Options{}, err
+		}
+		return client.Options{
+			HostPort: i.Endpoints.Engine, Namespace: i.Endpoints.Namespace, Identity: name, Logger: i.Logger,
+			ConnectionOptions: client.ConnectionOptions{TLS: source.TLSClient(identity.Engine)},
+		}, nil
+	}
+	options, err := envconfig.LoadDefaultClientOptions()
+	if err != nil {
+		return client.Options{}, fmt.Errorf("read Temporal's environment and profile: %w", err)
+	}
+	engine := i.Config.Engine
+	options.Logger, options.Identity = i.Logger, name
+	if engine.Address != "" {
+		options.HostPort = engine.Address
+	}
+	if engine.Namespace != "" {
+		options.Namespace = engine.Namespace
+	}
+	if options.Namespace == "" {
+		options.Namespace = "default"
+	}
+	if engine.APIKeyFile != "" {
+		options.Credentials = client.NewAPIKeyDynamicCredentials(func(context.Context) (string, error) {
+			text, err := os.ReadFile(engine.APIKeyFile)
+			return strings.TrimSpace(string(text)), err
+		})
+	}
+	if !engine.TLS.IsZero() {
+		if options.ConnectionOptions.TLS, err = engineTLS(engine.TLS); err != nil {
+			return client.Options{}, err
+		}
+	}
+	return options, nil
+}
+
+// engineTLS reads the client certificate anew for every handshake, so that its rotation needs no restart.
+func engineTLS(t config.EngineTLS) (*tls.Config, error) {
+	out := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
+	if t.CAFile != "" {
+		text, err := os.ReadFile(t.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read engine.tls.caFile: %w", err)
+		}
+		out.RootCAs = x509.NewCertPool()
+		if !out.RootCAs.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("read engine.tls.caFile: %s holds no certificate", t.CAFile)
+		}
+	}
+	certificate, key := t.CertFile, t.KeyFile
+	if t.IdentityFile != "" {
+		certificate, key = t.IdentityFile, t.IdentityFile
+	}
+	if certificate != "" {
+		out.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(certificate, key)
+			return &pair, err
+		}
+	}
+	return out, nil
+}
+
+// codecKeys opens the codec's keyring, unwrapped once by Vault where that is configured.
+func (i *Installation) codecKeys(ctx context.Context) (*keyring.Keyring, error) {
+	path := i.Config.Codec.KeyringFile
+	if path == "" {
+		path = i.Dir.CodecKeys()
+	}
+	vault := i.Config.Codec.Vault
+	if vault == nil {
+		return keyring.Load(path)
+	}
+	transit, err := keyring.NewTransit(keyring.TransitConfig{Address: vault.Address, Mount: vault.Transit, Key: vault.Key, TokenFile: vault.TokenFile, CAFile: vault.CAFile})
+	if err != nil {
+		return nil, err
+	}
+	return keyring.LoadWrapped(ctx, path, transit)
+}
+
+// Store opens the store of candidates, keys and heads.
+func (i *Installation) Store() (store.Store, error) {
+	c := file.Config{Dir: i.Dir.Store(), KeyFile: i.Dir.StoreKeys()}
+	if !i.Config.Store.IsZero() {
+		if err := i.Config.Store.Decode(&c).Err(); err != nil {
+			return nil, err
+		}
+	}
+	ring, err := keyring.Load(c.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("open store keyring: %w", err)
+	}
+	return file.Open(c.Dir, ring, i.Now)
+}
+
+// Database opens the service database.
+func (i *Installation) Database(ctx context.Context) (*servicedb.DB, error) {
+	c := servicedb.Config{Kind: servicedb.KindSQLite, Path: i.Dir.Database()}
+	if !i.Config.Database.IsZero() {
+		c = servicedb.Config{Kind: i.Config.Database.Kind()}
+		if err := i.Config.Database.Decode(&c).Err(); err != nil {
+			return nil, err
+		}
+	}
+	return servicedb.Open(ctx, c)
+}
+
+// apiURL is where the API answers.
+func (i *Installation) apiURL() (string, error) {
+	switch {
+	case i.Config.API.PublicURL != "":
+		return i.Config.API.PublicURL, nil
+	case i.Endpoints != nil:
+		return i.Endpoints.API, nil
+	}
+	return "", errors.New("api.publicURL is not configured, and no castellan-dev has run in the state directory")
+}
+
+// http returns a client that shows the named identity to castellan's own servers.
+func (i *Installation) http(ctx context.Context, name string) (*http.Client, error) {
+	source, err := i.Identity(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return &http.Client{Timeout: time.Minute, Transport: &http.Transport{
+		TLSClientConfig: source.TLSClient(identity.Serve), ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute,
+	}}, nil
+}
+
+// API returns a client of the API as the named identity.
+func (i *Installation) API(ctx context.Context, name string) (*api.Client, error) {
+	url, err := i.apiURL()
+	if err != nil {
+		return nil, err
+	}
+	transport, err := i.http(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return api.NewClient(url, transport), nil
+}
+
+// Recorder submits evidence to the ledger's one writer as the named identity.
+func (i *Installation) Recorder(ctx context.Context, name string) (record.Recorder, error) {
+	url := i.Config.Ledger.URL
+	if url == "" {
+		var err error
+		if url, err = i.apiURL(); err != nil {
+			return nil, err
+		}
+	}
+	transport, err := i.http(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return ledger.NewClient(url, transport), nil
+}
+
+// OpenKeyring loads a keyring, making it when it does not exist.
+func OpenKeyring(path string) (*keyring.Keyring, error) {
+	ring, err := keyring.Load(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return ring, err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	if err := keyring.Create(path); err != nil {
+		return nil, err
+	}
+	return keyring.Load(path)
+}
