@@ -68,12 +68,12 @@ type deliveryKind struct {
 
 func deliveryKinds() map[string]deliveryKind {
 	return map[string]deliveryKind{
-		"files": {fresh[files.Config], func(b builders, _ string, s config.Section) (deliver.Deliverer, error) {
+		"files": {fresh[files.Config], func(b builders, name string, s config.Section) (deliver.Deliverer, error) {
 			c, err := decode[files.Config](s)
 			if err != nil {
 				return nil, err
 			}
-			return files.New(c, b.parts.Now), nil
+			return files.New(c, name, b.parts.Now), nil
 		}},
 		"kubernetes": {fresh[kubedeliver.Config], func(b builders, name string, s config.Section) (deliver.Deliverer, error) {
 			c, err := decode[kubedeliver.Config](s)
