@@ -73,7 +73,7 @@ func deliveryKinds() map[string]deliveryKind {
 			if err != nil {
 				return nil, err
 			}
-			return files.New(c, name, b.parts.Now), nil
+			return files.New(c, filepath.Join(b.parts.Memory, "deliveries", filepath.FromSlash(name)), b.parts.Now), nil
 		}},
 		"kubernetes": {fresh[kubedeliver.Config], func(b builders, name string, s config.Section) (deliver.Deliverer, error) {
 			c, err := decode[kubedeliver.Config](s)
