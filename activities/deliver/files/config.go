@@ -41,7 +41,7 @@ type Config struct {
 	Mode    string `yaml:"mode"`    // octal, of certificate and bundle; default: kept, else 0644
 	KeyMode string `yaml:"keyMode"` // octal, of key and combined file; default: kept without the rights of others, else 0600
 
-	State    string        `yaml:"state"`    // state directory, absolute, outside the served one; created 0700
+	State    string        `yaml:"state"`    // state directory, absolute, outside the served one; created 0700; default: one below the worker's own
 	LockWait time.Duration `yaml:"lockWait"` // how long a write waits for another one; default 10s
 }
 
@@ -152,10 +152,10 @@ func (c Config) refuse(report func(field, value, want string), fields map[string
 }
 
 func (c Config) checkState(report func(field, value, want string)) {
-	checkPath(report, "state", c.State)
 	if c.State == "" {
 		return
 	}
+	checkPath(report, "state", c.State)
 	for _, served := range c.directories() {
 		if served != "" && within(served, c.State) && (c.Layout == Generation || filepath.Clean(served) == filepath.Clean(c.State)) {
 			report("state", c.State, "a directory outside the served directory "+served+

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"syscall"
 
 	"castellan.dev/activities"
@@ -19,6 +20,9 @@ func classify(err error, format string, args ...any) error {
 	return activities.Errorf(kindOf(err), "%s: %w", what, err)
 }
 
+// escapes is how os.Root says that a link leads out of it; the package has no name for that error.
+const escapes = "path escapes from parent"
+
 func kindOf(err error) activities.Kind {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -27,6 +31,8 @@ func kindOf(err error) activities.Kind {
 		return activities.Denied
 	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ELOOP),
 		errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.ENAMETOOLONG):
+		return activities.Invalid
+	case strings.HasSuffix(err.Error(), escapes):
 		return activities.Invalid
 	}
 	return activities.Transient

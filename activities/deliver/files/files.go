@@ -19,9 +19,11 @@ type Deliverer struct {
 	now    func() time.Time
 }
 
-// New returns the deliverer of a checked configuration.
-func New(config Config, now func() time.Time) *Deliverer {
+// New returns the deliverer of a checked configuration. State is the state directory to use when the
+// configuration names none; it must be the same after a restart, and of this delivery alone.
+func New(config Config, state string, now func() time.Time) *Deliverer {
 	config = config.withDefaults()
+	config.State = or(config.State, state)
 	return &Deliverer{config: config, layout: config.layout(), now: now}
 }
 

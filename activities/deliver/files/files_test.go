@@ -127,8 +127,8 @@ func TestConformance(t *testing.T) {
 			conformance.RunDeliverer(t, func(t *testing.T) conformance.Delivery {
 				c := place(t, layout)
 				return conformance.Delivery{
-					Deliverer: files.New(c, time.Now),
-					Another:   func() deliver.Deliverer { return files.New(c, time.Now) },
+					Deliverer: files.New(c, "", time.Now),
+					Another:   func() deliver.Deliverer { return files.New(c, "", time.Now) },
 					Read:      func() ([]byte, []byte, error) { return read(c) },
 					Foreign:   func(chain, key []byte) error { return foreign(c, chain, key) },
 					Kept:      func() ([]byte, error) { return stored(c) },

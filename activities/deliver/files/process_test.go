@@ -46,7 +46,7 @@ func TestChild(t *testing.T) {
 	if err := json.Unmarshal(text, &e); err != nil {
 		t.Fatal(err)
 	}
-	d := files.New(e.Config, time.Now)
+	d := files.New(e.Config, "", time.Now)
 	if !e.Churn {
 		if _, err := d.Publish(t.Context(), e.Material, e.Expected); err != nil {
 			t.Fatal(err)
@@ -110,7 +110,7 @@ func TestKilledAtRandomPoints(t *testing.T) {
 	for _, layout := range []string{files.Generation, files.Combined} {
 		t.Run(layout, func(t *testing.T) {
 			c := place(t, layout)
-			d := files.New(c, time.Now)
+			d := files.New(c, "", time.Now)
 			ca := conformance.NewAuthority(t, "parent")
 			first := ca.Material(t, 1)
 			if _, err := d.Publish(t.Context(), first, ""); err != nil {
@@ -220,7 +220,7 @@ func wantClean(t *testing.T, c files.Config) {
 func TestStoppedBetweenCheckAndFlip(t *testing.T) {
 	c := place(t, files.Generation)
 	ca := conformance.NewAuthority(t, "zombies")
-	d := files.New(c, time.Now)
+	d := files.New(c, "", time.Now)
 	previous := ca.Material(t, 1)
 	if _, err := d.Publish(t.Context(), previous, ""); err != nil {
 		t.Fatal(err)
@@ -231,7 +231,7 @@ func TestStoppedBetweenCheckAndFlip(t *testing.T) {
 			impatient := c
 			impatient.LockWait = 20 * time.Millisecond
 			newer := ca.Material(t, late.Epoch+1)
-			_, err := files.New(impatient, time.Now).Publish(t.Context(), newer, before)
+			_, err := files.New(impatient, "", time.Now).Publish(t.Context(), newer, before)
 			if err == nil || activities.KindOf(err) != activities.Transient {
 				t.Fatalf("while an older epoch holds the lock, a newer one got %v, want kind %q", err, activities.Transient)
 			}
@@ -261,7 +261,7 @@ func TestStoppedBetweenCheckAndFlip(t *testing.T) {
 
 // insist publishes as a workflow does: after a conflict or a held lock it observes and tries again.
 func insist(ctx context.Context, c files.Config, m deliver.Material) error {
-	d := files.New(c, time.Now)
+	d := files.New(c, "", time.Now)
 	for {
 		seen, err := d.Observe(ctx)
 		if err == nil {
@@ -277,7 +277,7 @@ func insist(ctx context.Context, c files.Config, m deliver.Material) error {
 // served meanwhile. The moment is found from outside: the generation is there, the link has not moved.
 func stopMidway(t *testing.T, c files.Config, ca *conformance.Authority) (*exec.Cmd, deliver.Material, string) {
 	t.Helper()
-	d := files.New(c, time.Now)
+	d := files.New(c, "", time.Now)
 	for range 100 {
 		seen, err := d.Observe(t.Context())
 		if err != nil {
@@ -312,7 +312,7 @@ func stopMidway(t *testing.T, c files.Config, ca *conformance.Authority) (*exec.
 
 func wantServed(t *testing.T, c files.Config, fingerprint string) {
 	t.Helper()
-	seen, err := files.New(c, time.Now).Observe(t.Context())
+	seen, err := files.New(c, "", time.Now).Observe(t.Context())
 	if err != nil || seen.Fingerprint != fingerprint {
 		t.Errorf("served is %q (%v), want %q", seen.Fingerprint, err, fingerprint)
 	}
