@@ -45,6 +45,7 @@ func (c *checks) certificate(path, name string, certificate Certificate) {
 	}
 	names := c.deliveries(join(path, "deliveries"), certificate.Deliveries)
 	c.consumers(join(path, "consumers"), certificate.Consumers, names)
+	c.peers(join(path, "peers"), certificate.Peers)
 	if before := c.config.Policies[orDefault(certificate.Policy)].RenewBefore; certificate.Lifetime > 0 && before >= certificate.Lifetime {
 		c.report(join(path, "lifetime"), policy.FormatDuration(certificate.Lifetime),
 			fmt.Sprintf("longer than %s, which policy %q renews before the end", policy.FormatDuration(before), orDefault(certificate.Policy)))
@@ -116,6 +117,16 @@ func (c *checks) consumers(path string, consumers []Consumer, deliveries []strin
 		for j, delivery := range consumer.Delivery {
 			c.reference(fmt.Sprintf("%s.delivery[%d]", at, j), delivery, deliveries)
 		}
+	}
+}
+
+// peers checks a certificate's peers. Their names stand in the evidence of a revocation.
+func (c *checks) peers(path string, peers []Peer) {
+	names := make([]string, len(peers))
+	for i, peer := range peers {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		c.required(join(at, "name"), peer.Name, "a name")
+		names[i] = c.named(at, peer.Name, peer.Kind, names[:i])
 	}
 }
 

@@ -221,7 +221,9 @@ func (d *decoder) unknown(field string, key *yaml.Node, names []string) {
 		return
 	}
 	want := "a known field: " + strings.Join(names, ", ")
-	if meant := closest(key.Value, names); meant != "" {
+	if len(names) == 0 {
+		want = "no such field: there is nothing to set"
+	} else if meant := closest(key.Value, names); meant != "" {
 		want = fmt.Sprintf("a known field; did you mean %q?", meant)
 	}
 	d.add(field, key.Line, key.Value, want)

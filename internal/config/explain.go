@@ -135,6 +135,9 @@ func (e *explainer) certificate(name string, certificate Certificate) {
 	for _, consumer := range certificate.Consumers {
 		e.printf("  proves consumer %s (%s) of %s", consumer.Name, consumer.Kind, strings.Join(consumer.Delivery, ", "))
 	}
+	for _, peer := range certificate.Peers {
+		e.printf("  on compromise: asks peer %s (%s) whether it refuses the previous certificate", peer.Name, peer.Kind)
+	}
 	if len(certificate.Consumers) == 0 {
 		e.printf("  proves nothing: no consumer is declared")
 	}

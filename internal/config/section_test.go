@@ -52,6 +52,7 @@ func catalogue() Catalogue {
 		Deliveries: map[string]func() any{"files": func() any { return &files{} }, "kubernetes": plain},
 		Reloads:    map[string]func() any{"signal": plain, "http": plain},
 		Consumers:  map[string]func() any{"tls": plain},
+		Peers:      map[string]func() any{"tls": plain, "none": func() any { return &struct{}{} }},
 	}
 }
 
