@@ -3,9 +3,9 @@
 // that is renewed with every revocation.
 //
 // It is the embedded default of castellan-dev and of tests. It listens on a loopback address only and
-// is no place for a production root: the root's key lies beside the intermediate's, encrypted with a
-// password that lies beside both unless PasswordFile points elsewhere. Clients speak step-ca's own
-// HTTPS interface to it, exactly as to a remote step-ca (activities/issue/stepca); nothing may reach
+// is no place for a production root: the root's key lies beside the intermediate's, readable by the
+// owner alone, and encrypted only if PasswordFile names a password, because one that lay beside the
+// keys would protect nothing. Clients speak step-ca's own HTTPS interface to it, exactly as to a remote step-ca (activities/issue/stepca); nothing may reach
 // into the authority from inside the process.
 //
 // step-ca takes the time from the system, not from an injected clock. Config.Now only dates the root
@@ -32,7 +32,7 @@ import (
 type Config struct {
 	Dir          string           // owned by the authority; created with owner-only permission
 	Listen       string           // a loopback address with port, such as 127.0.0.1:9443; port 0 picks a free one
-	PasswordFile string           // encrypts the root's and the intermediate's key; default: <Dir>/authority/password, made on the first start
+	PasswordFile string           // encrypts the keys of root and intermediate; default: they are not encrypted
 	Name         string           // in the subjects of root and intermediate; default "castellan"
 	Now          func() time.Time // default time.Now
 	Log          *slog.Logger     // default: slog.Default

@@ -268,15 +268,8 @@ func TestKeysAreTheOwnersAlone(t *testing.T) {
 		if got := info.Mode().Perm(); got != 0o600 {
 			t.Errorf("%s has mode %04o, want 0600", path, got)
 		}
-		content, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
 		if strings.HasSuffix(path, ".key") {
 			keys++
-			if !strings.Contains(string(content), "ENCRYPTED") {
-				t.Errorf("%s is not encrypted", path)
-			}
 		}
 		return nil
 	})
@@ -288,22 +281,65 @@ func TestKeysAreTheOwnersAlone(t *testing.T) {
 	}
 }
 
-func TestThePasswordMayLieElsewhere(t *testing.T) {
+func TestTheProvisionersKeyIsHandedOutEncryptedOnly(t *testing.T) {
+	running := start(t, ca.Config{Dir: t.TempDir()})
+	var listing struct {
+		Provisioners []struct {
+			Type         string         `json:"type"`
+			Key          map[string]any `json:"key"`
+			EncryptedKey string         `json:"encryptedKey"`
+		} `json:"provisioners"`
+	}
+	if err := json.NewDecoder(fetch(t, running, running.URL()+"/1.0/provisioners").Body).Decode(&listing); err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for _, provisioner := range listing.Provisioners {
+		if provisioner.Type != "JWK" {
+			continue
+		}
+		found = true
+		if provisioner.Key["d"] != nil {
+			t.Error("the listing holds the private key")
+		}
+		if provisioner.EncryptedKey == "" {
+			t.Error("the listing lacks the encrypted key that clients open with the password")
+		}
+	}
+	if !found {
+		t.Error("no JWK provisioner is listed")
+	}
+}
+
+func TestKeysAreEncryptedWithTheConfiguredPassword(t *testing.T) {
 	dir, password := t.TempDir(), filepath.Join(t.TempDir(), "password")
-	if err := os.WriteFile(password, []byte("correct horse\n"), 0o600); err != nil {
-		t.Fatal(err)
+	setPassword := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(password, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
+	setPassword("correct horse\n")
 	running := start(t, ca.Config{Dir: dir, PasswordFile: password})
+	issue(t, running, "encrypted.example", 0)
 	stop(t, running)
-	if _, err := os.Stat(filepath.Join(dir, "authority", "password")); err == nil {
-		t.Error("a password lies beside the keys although it was given elsewhere")
+	for _, name := range []string{"root.key", "intermediate.key"} {
+		content, err := os.ReadFile(filepath.Join(dir, "authority", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(content), "ENCRYPTED") {
+			t.Errorf("%s is not encrypted", name)
+		}
 	}
-	if err := os.WriteFile(password, []byte("battery staple\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	setPassword("battery staple\n")
 	_, err := ca.Start(t.Context(), quiet(ca.Config{Dir: dir, PasswordFile: password}))
 	if err == nil || strings.Contains(err.Error(), "battery staple") {
 		t.Errorf("wrong password: got %v", err)
+	}
+	_, err = ca.Start(t.Context(), quiet(ca.Config{Dir: dir}))
+	if err == nil || !strings.Contains(err.Error(), "no password file is configured") {
+		t.Errorf("no password: got %v", err)
 	}
 }
 

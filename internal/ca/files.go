@@ -17,7 +17,6 @@ func (f files) rootCertificate() string         { return filepath.Join(f.dir, "r
 func (f files) rootKey() string                 { return filepath.Join(f.dir, "root.key") }
 func (f files) intermediateCertificate() string { return filepath.Join(f.dir, "intermediate.crt") }
 func (f files) intermediateKey() string         { return filepath.Join(f.dir, "intermediate.key") }
-func (f files) password() string                { return filepath.Join(f.dir, "password") }
 func (f files) provisioner() string             { return filepath.Join(f.dir, "provisioner.json") }
 func (f files) provisionerPassword() string     { return filepath.Join(f.dir, "provisioner-password") }
 

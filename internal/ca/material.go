@@ -20,7 +20,7 @@ import (
 type material struct {
 	root         *x509.Certificate
 	intermediate *x509.Certificate
-	password     []byte // of both keys
+	password     []byte // of both keys; nil: they are not encrypted
 	provisioner  provisionerKey
 }
 
@@ -59,7 +59,7 @@ func read(config Config, files files) (material, error) {
 	if found.intermediate, err = pemutil.ReadCertificate(files.intermediateCertificate()); err != nil {
 		return found, err
 	}
-	if found.password, err = readPassword(config.passwordFile(files)); err != nil {
+	if found.password, err = config.password(); err != nil {
 		return found, err
 	}
 	for _, path := range []string{files.rootKey(), files.intermediateKey(), files.provisionerPassword()} {
@@ -67,9 +67,9 @@ func read(config Config, files files) (material, error) {
 			return found, err
 		}
 	}
-	key, err := pemutil.Read(files.intermediateKey(), pemutil.WithPassword(found.password))
+	key, err := readKey(files.intermediateKey(), config.PasswordFile, found.password)
 	if err != nil {
-		return found, fmt.Errorf("decrypt %q with the password in %q: %w", files.intermediateKey(), config.passwordFile(files), err)
+		return found, err
 	}
 	if !belongs(key, found.intermediate) {
 		return found, fmt.Errorf("%q is not the key of %q", files.intermediateKey(), files.intermediateCertificate())
@@ -110,14 +110,12 @@ func (m material) check(now time.Time) error {
 	return nil
 }
 
-func (c Config) passwordFile(files files) string {
-	if c.PasswordFile != "" {
-		return c.PasswordFile
+// password reads the password of the authority's keys; nil means that they are not encrypted.
+func (c Config) password() ([]byte, error) {
+	path := c.PasswordFile
+	if path == "" {
+		return nil, nil
 	}
-	return files.password()
-}
-
-func readPassword(path string) ([]byte, error) {
 	if err := private(path); err != nil {
 		return nil, fmt.Errorf("read the password of the CA's keys: %w", err)
 	}
@@ -130,6 +128,26 @@ func readPassword(path string) ([]byte, error) {
 		return nil, fmt.Errorf("read the password of the CA's keys: %q is empty", path)
 	}
 	return password, nil
+}
+
+// readKey reads a private key. It never asks at the terminal, which step-ca's own reader would do when
+// a key turns out to be encrypted.
+func readKey(path, passwordFile string, password []byte) (any, error) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	if password == nil {
+		if bytes.Contains(content, []byte("ENCRYPTED")) {
+			return nil, fmt.Errorf("%q is encrypted, and no password file is configured", path)
+		}
+		return pemutil.Parse(content)
+	}
+	key, err := pemutil.Parse(content, pemutil.WithPassword(password))
+	if err != nil {
+		return nil, fmt.Errorf("decrypt %q with the password in %q: %w", path, passwordFile, err)
+	}
+	return key, nil
 }
 
 func belongs(key any, certificate *x509.Certificate) bool {

@@ -27,7 +27,7 @@ const (
 // fill writes all files of a fresh authority into dir.
 func fill(config Config, dir string) error {
 	files := files{dir: dir}
-	password, err := keyPassword(config, files)
+	password, err := config.password()
 	if err != nil {
 		return err
 	}
@@ -68,33 +68,51 @@ func fill(config Config, dir string) error {
 	return nil
 }
 
-// keyPassword reads the configured password, or makes one beside the keys.
-func keyPassword(config Config, files files) ([]byte, error) {
-	if config.PasswordFile != "" {
-		return readPassword(config.PasswordFile)
-	}
-	password := newPassword()
-	return password, write(files.password(), password)
-}
-
 func fillProvisioner(files files) error {
 	password := newPassword()
 	if err := write(files.provisionerPassword(), password); err != nil {
 		return err
 	}
-	public, encrypted, err := jose.GenerateDefaultKeyPair(password)
+	key, err := jose.GenerateJWK("EC", "P-256", jose.ES256, "sig", "", 0)
 	if err != nil {
 		return err
 	}
-	compact, err := encrypted.CompactSerialize()
+	if key.KeyID, err = jose.Thumbprint(key); err != nil {
+		return err
+	}
+	compact, err := seal(key, password)
 	if err != nil {
 		return err
 	}
-	content, err := json.MarshalIndent(provisionerKey{Key: public, EncryptedKey: compact}, "", "  ")
+	public := key.Public()
+	content, err := json.MarshalIndent(provisionerKey{Key: &public, EncryptedKey: compact}, "", "  ")
 	if err != nil {
 		return err
 	}
 	return write(files.provisioner(), content)
+}
+
+// seal encrypts a provisioner's key the way step-ca does, but for the number of rounds: the password is
+// 256 random bits, which nobody guesses, and stretching it would only make every client slow.
+func seal(key *jose.JSONWebKey, password []byte) (string, error) {
+	const rounds = 4096
+	content, err := json.Marshal(key)
+	if err != nil {
+		return "", err
+	}
+	salt := make([]byte, 16)
+	_, _ = rand.Read(salt)
+	encrypter, err := jose.NewEncrypter(jose.DefaultEncAlgorithm,
+		jose.Recipient{Algorithm: jose.PBES2_HS256_A128KW, Key: password, PBES2Count: rounds, PBES2Salt: salt},
+		(&jose.EncrypterOptions{}).WithContentType("jwk+json"))
+	if err != nil {
+		return "", err
+	}
+	sealed, err := encrypter.Encrypt(content)
+	if err != nil {
+		return "", err
+	}
+	return sealed.CompactSerialize()
 }
 
 func template(name string, now time.Time, years int) *x509.Certificate {
@@ -135,7 +153,11 @@ func writeCertificate(path string, certificate *x509.Certificate) error {
 }
 
 func writeKey(path string, key crypto.Signer, password []byte) error {
-	block, err := pemutil.Serialize(key, pemutil.WithPassword(password))
+	var options []pemutil.Options
+	if password != nil {
+		options = append(options, pemutil.WithPassword(password))
+	}
+	block, err := pemutil.Serialize(key, options...)
 	if err != nil {
 		return err
 	}
