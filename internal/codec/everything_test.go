@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"castellan.dev/internal/keyring"
 	"castellan.dev/testsuite/leak"
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/workflowservice/v1"
@@ -293,37 +292,6 @@ func TestPlainTextWouldBeFound(t *testing.T) {
 			t.Errorf("%s: not found without the codec, so its absence with the codec proves nothing", kind)
 		}
 	}
-}
-
-func TestEarlierKeysStayReadable(t *testing.T) {
-	ring, path := newRing(t)
-	namespace := server().GetDefaultNamespace()
-	before, _ := dial(t, newCodec(t, ring, namespace))
-	e := newEverything()
-	stop := work(t, before, "rotated", e.register)
-	run, err := before.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{TaskQueue: "rotated"}, "parent", e.of("workflow input"))
-	must(t, err)
-	_, err = before.UpdateWorkflow(t.Context(), client.UpdateWorkflowOptions{WorkflowID: run.GetID(), UpdateName: "update",
-		WaitForStage: client.WorkflowUpdateStageCompleted, Args: []any{e.of("update argument")}})
-	must(t, err)
-	stop() // the next worker replays from the start
-	_, err = keyring.Rotate(path)
-	must(t, err)
-	after, _ := dial(t, newCodec(t, loadRing(t, path), namespace))
-	work(t, after, "rotated", e.register)
-	for _, name := range []string{"signal", "external signal"} {
-		must(t, after.SignalWorkflow(t.Context(), run.GetID(), "", name, e.of(name)))
-	}
-	must(t, after.SignalWorkflow(t.Context(), run.GetID(), "", "end", true))
-	var got string
-	if must(t, after.GetWorkflow(t.Context(), run.GetID(), "").Get(t.Context(), &got)); got != e.of("workflow result") {
-		t.Error("workflow result arrived altered")
-	}
-	// A client that still has the earlier ring cannot read what the current key sealed, and says why.
-	if err := before.GetWorkflow(t.Context(), run.GetID(), "").Get(t.Context(), &got); err == nil || !strings.Contains(err.Error(), "key is not in the keyring") {
-		t.Errorf("got %v, want the missing key named", err)
-	}
-
 }
 
 func must(t *testing.T, err error) {
