@@ -35,6 +35,8 @@
 // undone, so that the rejected key goes, too. When the state directory is on another file system than the
 // served one, the generation is erased at once, and a program that was reading it must read again.
 //
-// Erasing overwrites a file before it is removed. On copy-on-write file systems and flash the old blocks
-// can survive that; encrypt such disks.
+// Erasing overwrites what castellan kept before it is removed; a program so slow that it is still reading
+// a retired generation finds no key there and must read again. The blocks of a file that a rename replaced
+// are left to the file system, and on copy-on-write file systems and flash so are overwritten ones: encrypt
+// such disks.
 package files

@@ -70,9 +70,17 @@ func read(c files.Config) (chain, key []byte, err error) {
 	if chain, err = root.ReadFile("tls.crt"); err != nil {
 		return nil, nil, err
 	}
-	key, err = root.ReadFile("tls.key")
+	if key, err = root.ReadFile("tls.key"); err == nil && (erased(chain) || erased(key)) {
+		err = errErased
+	}
 	return chain, key, err
 }
+
+// errErased is what a reader meets that is so slow that what it opened was retired meanwhile: it reads
+// again, as it does when a file is gone.
+var errErased = errors.New("retired while it was read")
+
+func erased(text []byte) bool { return len(text) == 0 || text[0] == 0 }
 
 // foreign writes as somebody who knows nothing of castellan.
 func foreign(c files.Config, chain, key []byte) error {

@@ -100,6 +100,7 @@ func start(t *testing.T, e errand) *exec.Cmd {
 	if err := child.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = child.Process.Kill() })
 	return child
 }
 
