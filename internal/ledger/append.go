@@ -123,12 +123,12 @@ func (l *Ledger) write() {
 	}
 }
 
-// commit records the entries and answers all of them. An entry that cannot be projected is left out, so
-// that it does not stand in the way of others.
+// commit records the entries and answers all of them. An entry that cannot be recorded or projected is left
+// out, so that it does not stand in the way of others.
 func (l *Ledger) commit(list []*submission) {
 	for len(list) > 0 {
 		receipts, err := l.attempt(list)
-		var guilty *projectError
+		var guilty *entryError
 		if errors.As(err, &guilty) && !errors.Is(err, context.DeadlineExceeded) {
 			list[guilty.at].done <- outcome{err: guilty.cause}
 			list = slices.Delete(list, guilty.at, guilty.at+1)
@@ -169,14 +169,14 @@ func (l *Ledger) transact(ctx context.Context, list []*submission) ([]Receipt, e
 		for i, s := range list {
 			receipt, err := batch.add(s)
 			if err != nil {
-				return err
+				return &entryError{i, err}
 			}
 			receipts = append(receipts, receipt)
 			if receipt.Repeated {
 				continue
 			}
 			if err := l.options.Project(ctx, tx, s.entry); err != nil {
-				return &projectError{i, err}
+				return &entryError{i, err}
 			}
 		}
 		edge = batch.edge
@@ -189,15 +189,15 @@ func (l *Ledger) transact(ctx context.Context, list []*submission) ([]Receipt, e
 	return receipts, nil
 }
 
-// projectError names the entry whose projection failed.
-type projectError struct {
+// entryError names the entry that cannot be recorded or projected.
+type entryError struct {
 	at    int
 	cause error
 }
 
-func (e *projectError) Error() string { return "project entry: " + e.cause.Error() }
+func (e *entryError) Error() string { return "record entry: " + e.cause.Error() }
 
-func (e *projectError) Unwrap() error { return e.cause }
+func (e *entryError) Unwrap() error { return e.cause }
 
 // batch is the work of one transaction.
 type batch struct {

@@ -20,6 +20,9 @@ type Checkpoint struct {
 	Note   string // the signed note, byte for byte
 }
 
+// maxSize bounds what a file may claim: arithmetic on trees is safe below it.
+const maxSize = 1 << 48
+
 // signCheckpoint makes a checkpoint.
 func signCheckpoint(s *signer, size int64, root tlog.Hash) (Checkpoint, error) {
 	text := fmt.Sprintf("%s\n%d\n%s\n", s.Name(), size, root)
@@ -38,7 +41,7 @@ func ParseCheckpoint(text string) (Checkpoint, error) {
 		return Checkpoint{}, errors.New("read checkpoint: want three lines, an empty line and signatures")
 	}
 	size, err := strconv.ParseInt(lines[1], 10, 64)
-	if err != nil || size < 0 || lines[1] != strconv.FormatInt(size, 10) {
+	if err != nil || size < 0 || size > maxSize || lines[1] != strconv.FormatInt(size, 10) {
 		return Checkpoint{}, fmt.Errorf("read checkpoint: %q is not a number of records", lines[1])
 	}
 	hash, err := base64.StdEncoding.Strict().DecodeString(lines[2])

@@ -83,7 +83,7 @@ func check(entry record.Entry) error {
 		return invalid("check entry: workflow %q and step %q must not be empty", entry.Workflow, entry.Step)
 	case entry.Phase != record.Intent && entry.Phase != record.Outcome && entry.Phase != record.Fact:
 		return invalid("check entry: phase %q is not intent, outcome or fact", entry.Phase)
-	case entry.At.IsZero(), entry.At.Year() < 1970, entry.At.Year() > 9999:
+	case entry.At.IsZero(), entry.At.UTC().Year() < 1970, entry.At.UTC().Year() > 9999:
 		return invalid("check entry: time %q is not between 1970 and 9999", entry.At.Format(time.RFC3339))
 	case len(entry.Facts) > maxFacts:
 		return invalid("check entry: %d facts, at most %d are kept", len(entry.Facts), maxFacts)
@@ -99,13 +99,13 @@ func check(entry record.Entry) error {
 	return checkText("reason", entry.Reason, maxText)
 }
 
-// checkText refuses what JSON would change silently. It never quotes the value.
+// checkText refuses what JSON would change silently or a database would not keep. It never quotes the value.
 func checkText(name, value string, limit int) error {
 	if len(value) > limit {
 		return invalid("check entry: %s has %d bytes, at most %d are kept", name, len(value), limit)
 	}
-	if !utf8.ValidString(value) {
-		return invalid("check entry: %s is not valid UTF-8", name)
+	if !utf8.ValidString(value) || strings.ContainsRune(value, 0) { // PostgreSQL keeps no NUL
+		return invalid("check entry: %s is not valid UTF-8 without NUL", name)
 	}
 	return nil
 }

@@ -92,7 +92,13 @@ func TestWhatMayNotBeRecordedIsRefused(t *testing.T) {
 		"an unknown phase":            {"privileged", func(e *record.Entry) { e.Phase = "later" }, activities.Invalid},
 		"no time":                     {"privileged", func(e *record.Entry) { e.At = time.Time{} }, activities.Invalid},
 		"invalid UTF-8":               {"privileged", func(e *record.Entry) { e.Reason = "\xff" }, activities.Invalid},
-		"a long fact":                 {"privileged", func(e *record.Entry) { e.Facts["x"] = strings.Repeat("x", maxText+1) }, activities.Invalid},
+		"a NUL":                       {"privileged", func(e *record.Entry) { e.Target = "a\x00b" }, activities.Invalid},
+		"more than a record holds": {"privileged", func(e *record.Entry) {
+			for n := range 100 {
+				e.Facts[strings.Repeat("n", n+1)] = strings.Repeat("x", maxText)
+			}
+		}, activities.Invalid},
+		"a long fact": {"privileged", func(e *record.Entry) { e.Facts["x"] = strings.Repeat("x", maxText+1) }, activities.Invalid},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := entry(0)

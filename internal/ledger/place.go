@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -130,7 +131,7 @@ func (d *Directory) Last(context.Context) (Checkpoint, bool, error) {
 			return Checkpoint{}, false, fmt.Errorf("read checkpoints in %q: %w", name, err)
 		}
 		if len(list) > 0 {
-			largest := slices.MaxFunc(list, func(a, b Checkpoint) int { return int(a.Size - b.Size) })
+			largest := slices.MaxFunc(list, func(a, b Checkpoint) int { return cmp.Compare(a.Size, b.Size) })
 			d.last = &largest
 			return largest, true, nil
 		}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // What may be wrong with an export or a proof. The strings are API: never change one.
@@ -83,7 +84,7 @@ func (r *Report) problem(what string, first, last int64, id, format string, args
 		r.Unlisted++
 		return
 	}
-	r.Problems = append(r.Problems, Problem{what, first, last, id, fmt.Sprintf(format, args...)})
+	r.Problems = append(r.Problems, Problem{what, first, last, clip(id), clip(fmt.Sprintf(format, args...))})
 }
 
 func (r *Report) finding(what string, index int64, id, format string, args ...any) {
@@ -91,7 +92,16 @@ func (r *Report) finding(what string, index int64, id, format string, args ...an
 		r.Unlisted++
 		return
 	}
-	r.Findings = append(r.Findings, Finding{what, index, id, fmt.Sprintf(format, args...)})
+	r.Findings = append(r.Findings, Finding{what, index, clip(id), clip(fmt.Sprintf(format, args...))})
+}
+
+// clip bounds what a file can put into a report.
+func clip(text string) string {
+	const limit = 1 << 10
+	if len(text) <= limit {
+		return text
+	}
+	return strings.ToValidUTF8(text[:limit], "") + "..."
 }
 
 func (r *Report) checked(format string, args ...any) {
@@ -138,8 +148,16 @@ func (r *Report) Write(w io.Writer) error {
 		fmt.Fprintf(&out, "and %d more\n", r.Unlisted)
 	}
 	fmt.Fprintln(&out, r.verdict())
-	_, err := io.WriteString(w, out.String())
+	_, err := io.WriteString(w, strings.Map(printable, out.String()))
 	return err
+}
+
+// printable keeps what a forged file says from steering a terminal.
+func printable(c rune) rune {
+	if c != '\n' && !unicode.IsPrint(c) {
+		return unicode.ReplacementChar
+	}
+	return c
 }
 
 func (r *Report) verdict() string {

@@ -3,6 +3,7 @@ package ledger
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/ed25519"
 	"encoding/json"
 	"errors"
@@ -35,7 +36,8 @@ func Verify(r io.Reader, options VerifyOptions) (*Report, error) {
 		options: options, report: &Report{Problems: []Problem{}, Findings: []Finding{}, Checked: []string{}, NotChecked: []string{}},
 		ids: map[idPrefix]int64{}, open: map[idPrefix]openIntent{}, pinned: -1,
 	}
-	slices.SortStableFunc(v.options.Checkpoints, func(a, b Checkpoint) int { return int(a.Size - b.Size) })
+	v.options.Checkpoints = slices.Clone(options.Checkpoints)
+	slices.SortStableFunc(v.options.Checkpoints, func(a, b Checkpoint) int { return cmp.Compare(a.Size, b.Size) })
 	err := v.run()
 	v.report.sort()
 	return v.report, err
@@ -156,7 +158,7 @@ func (v *verifier) keys(origin, first string, changes []string) bool {
 func (v *verifier) begin() bool {
 	h := v.header
 	left := cover(0, max(h.From, 0))
-	if h.From < 0 || h.To < h.From || len(left) != len(h.Left) {
+	if h.From < 0 || h.To < h.From || h.To > maxSize || len(left) != len(h.Left) {
 		v.report.problem(Malformed, -1, -1, "", "the header's range %d to %d does not fit its %d hashes", h.From, h.To, len(h.Left))
 		return false
 	}
