@@ -119,6 +119,7 @@ type Candidate struct {
 	Serial      string    `json:"serial,omitempty"`
 	NotBefore   time.Time `json:"not_before,omitzero"`
 	NotAfter    time.Time `json:"not_after,omitzero"`
+	Key         string    `json:"key,omitempty"`  // algorithm as the configuration spells it: ecdsa-p256 ...
 	Lost        int       `json:"lost,omitempty"` // issuer replies that got lost: certificates issued and not received
 }
 
@@ -146,6 +147,7 @@ type ConvergeRequest struct {
 	Fingerprint string        `json:"fingerprint"` // the candidate that must be served
 	Previous    string        `json:"previous,omitempty"`
 	Consumers   []string      `json:"consumers"`
+	Last        bool          `json:"last,omitempty"`     // every other consumer is proven already
 	Patience    time.Duration `json:"patience,omitempty"` // how long one attempt keeps looking before it reports stragglers
 }
 

@@ -140,7 +140,7 @@ func (s *Steps) decline(ctx context.Context, target Target, request activities.O
 		facts[record.FactDueAt] = verdict.DueAt.UTC().Format(time.RFC3339Nano)
 	}
 	step := activities.StepRequest{Target: target.Name, Epoch: observation.Epoch, Reason: verdict.Sentence, Actor: request.Trigger.Actor}
-	suffix := "observed/" + observation.Current.Fingerprint + "/" + verdict.Reason
+	suffix := "observed/" + request.Run // each run looks once, and says when
 	if _, err := s.journal.fact(ctx, step, suffix, "observed", facts); err != nil {
 		return activities.Plan{}, err
 	}
@@ -208,6 +208,7 @@ func addCandidate(facts map[string]string, c activities.Candidate) {
 	set(record.FactFingerprint, c.Fingerprint)
 	set(record.FactSerial, c.Serial)
 	set(record.FactKeyID, c.KeyID)
+	set(record.FactKeyAlgorithm, c.Key)
 	if c.Lost > 0 {
 		facts[record.FactIssuedNotReceived] = "unknown"
 	}

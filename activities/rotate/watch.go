@@ -157,6 +157,9 @@ func (w *Watcher) report(ctx context.Context, request activities.ConvergeRequest
 		return result, err
 	}
 	outcome, suffix := "converged", "converged/"+digest(request.Consumers, request.Fingerprint)
+	if request.Last && len(result.Stragglers) == 0 {
+		facts[record.FactState] = string(activities.Converged)
+	}
 	if len(result.Stragglers) > 0 {
 		outcome = "stragglers"
 		suffix = "stragglers/" + standings(result.Stragglers)
@@ -195,7 +198,7 @@ func encodeFact[T any](facts map[string]string, name string, list []T) error {
 func standings(stragglers []activities.Straggler) string {
 	var lines []string
 	for _, s := range stragglers {
-		lines = append(lines, s.Consumer+" "+s.Address+" "+string(s.Standing)+" "+s.Serves)
+		lines = append(lines, s.Consumer+" "+s.Address+" "+string(s.Standing)+" "+s.Serves+" "+s.Since.UTC().Format(time.RFC3339Nano))
 	}
 	sort.Strings(lines)
 	return digest(lines, "")

@@ -4,8 +4,11 @@
 package serve
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -129,10 +132,24 @@ func declared(c *config.Config) []servicedb.DeclaredTarget {
 		certificate := c.Certificates[name]
 		list = append(list, servicedb.DeclaredTarget{
 			Name: name, Kind: "certificate", Owner: certificate.Owner, Policy: certificate.Policy,
-			ExclusionGroup: c.Policies[certificate.Policy].Group, Observed: certificate.Observe,
+			ExclusionGroup: c.Policies[cmp.Or(certificate.Policy, "default")].Group, Observed: certificate.Observe,
+			Spec: spec(c, name),
 		})
 	}
 	return list
+}
+
+// spec digests what a target's due date depends on, so that an edited policy is noticed under its old name.
+func spec(c *config.Config, name string) string {
+	resolved, err := c.PolicyOf(name)
+	if err != nil {
+		return ""
+	}
+	certificate := c.Certificates[name]
+	text := fmt.Sprintf("%q %q %q %q %q %q %s", resolved.Sentences(), certificate.DNSNames, certificate.IPAddresses, certificate.URIs,
+		certificate.Key, certificate.Issuer, certificate.Lifetime)
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
 }
 
 // exporter streams the ledger.

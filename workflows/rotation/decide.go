@@ -133,39 +133,39 @@ func pause(rounds int) time.Duration {
 // details renders the state as the markdown that the Web UI shows beside the run.
 func details(s State, now time.Time) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "**%s** %s", s.Target, s.State)
+	b.WriteString(fmt.Sprintf("**%s** %s", s.Target, s.State))
 	if s.Plan.Rotation != "" {
-		fmt.Fprintf(&b, " - rotation `%s`", s.Plan.Rotation)
+		b.WriteString(fmt.Sprintf(" - rotation `%s`", s.Plan.Rotation))
 	}
 	b.WriteString("\n\n")
 	if s.Plan.Verdict.Sentence != "" {
-		fmt.Fprintf(&b, "why: %s\n\n", s.Plan.Verdict.Sentence)
+		b.WriteString(fmt.Sprintf("why: %s\n\n", s.Plan.Verdict.Sentence))
 	}
 	if s.Candidate.Fingerprint != "" {
-		fmt.Fprintf(&b, "candidate `%.16s`, valid until %s\n\n", s.Candidate.Fingerprint, stamp(s.Candidate.NotAfter))
+		b.WriteString(fmt.Sprintf("candidate `%.16s`, valid until %s\n\n", s.Candidate.Fingerprint, stamp(s.Candidate.NotAfter)))
 	}
 	if s.Paused != nil {
-		fmt.Fprintf(&b, "**paused** by %s since %s: %s\n\n", or(s.Paused.Actor, "somebody"), stamp(s.Paused.At), or(s.Paused.Reason, "no reason given"))
+		b.WriteString(fmt.Sprintf("**paused** by %s since %s: %s\n\n", or(s.Paused.Actor, "somebody"), stamp(s.Paused.At), or(s.Paused.Reason, "no reason given")))
 	}
 	if s.Waiting != "" {
-		fmt.Fprintf(&b, "waiting for %s since %s", s.Waiting, stamp(s.WaitSince))
+		b.WriteString(fmt.Sprintf("waiting for %s since %s", s.Waiting, stamp(s.WaitSince)))
 		if !s.WaitUntil.IsZero() {
-			fmt.Fprintf(&b, ", until %s", stamp(s.WaitUntil))
+			b.WriteString(fmt.Sprintf(", until %s", stamp(s.WaitUntil)))
 		}
 		b.WriteString("\n\n")
 	}
 	for _, missing := range s.Stragglers {
-		fmt.Fprintf(&b, "- straggler **%s** %s: %s", missing.Consumer, missing.Address, missing.Standing)
+		b.WriteString(fmt.Sprintf("- straggler **%s** %s: %s", missing.Consumer, missing.Address, missing.Standing))
 		if missing.Serves != "" {
-			fmt.Fprintf(&b, " `%.16s`", missing.Serves)
+			b.WriteString(fmt.Sprintf(" `%.16s`", missing.Serves))
 		}
-		fmt.Fprintf(&b, " since %s (%s) %s\n", stamp(missing.Since), now.Sub(missing.Since).Round(time.Second), missing.Detail)
+		b.WriteString(fmt.Sprintf(" since %s (%s) %s\n", stamp(missing.Since), now.Sub(missing.Since).Round(time.Second), missing.Detail))
 	}
 	if s.Note != "" {
-		fmt.Fprintf(&b, "\nignored: %s\n", s.Note)
+		b.WriteString(fmt.Sprintf("\nignored: %s\n", s.Note))
 	}
 	if s.Sentence != "" {
-		fmt.Fprintf(&b, "\n%s\n", s.Sentence)
+		b.WriteString(fmt.Sprintf("\n%s\n", s.Sentence))
 	}
 	return b.String()
 }

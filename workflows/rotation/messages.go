@@ -79,8 +79,8 @@ func (r *run) signalled(ctx workflow.Context, message string, raw converter.RawV
 	}
 	if len(data) > 0 && string(data) != "null" {
 		var text string
-		if err := json.Unmarshal(data, &request); err != nil {
-			if json.Unmarshal(data, &text) != nil {
+		if err := json.Unmarshal(data, &request); err != nil { //workflowcheck:ignore
+			if json.Unmarshal(data, &text) != nil { //workflowcheck:ignore
 				r.ignore(ctx, fmt.Sprintf("signal %q: its argument is neither text nor {\"actor\", \"reason\"}", message))
 				return
 			}

@@ -114,7 +114,7 @@ func (r *run) look(ctx workflow.Context, wave activities.Wave, patience time.Dur
 	defer cancel()
 	request := activities.ConvergeRequest{
 		StepRequest: r.step(), Fingerprint: r.state.Candidate.Fingerprint, Previous: r.state.Plan.Previous,
-		Consumers: wave.Consumers, Patience: patience,
+		Consumers: wave.Consumers, Patience: patience, Last: patience > 0 && r.state.Wave == len(r.state.Plan.Waves)-1,
 	}
 	future := activities.Converge.Start(looking, "", "who uses "+short(r.state.Candidate.Fingerprint)+"?", request)
 	if err := workflow.Await(ctx, func() bool { return future.IsReady() || r.state.Abort != nil }); err != nil {

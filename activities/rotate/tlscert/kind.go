@@ -15,7 +15,6 @@ import (
 	"castellan.dev/activities"
 	"castellan.dev/activities/deliver"
 	"castellan.dev/activities/issue"
-	"castellan.dev/activities/record"
 	"castellan.dev/activities/rotate"
 	"castellan.dev/activities/store"
 )
@@ -103,7 +102,6 @@ func (k *Kind) Observe(ctx context.Context, target string) (rotate.Observation, 
 			observation.Exists = true
 			observation.Current = describe(leaf)
 			observation.Leaf = leaf
-			observation.Facts[record.FactKeyAlgorithm] = string(AlgorithmOf(leaf.PublicKey))
 			observation.Facts["issuer"] = leaf.Issuer.String()
 		}
 	}
@@ -213,5 +211,6 @@ func describe(leaf *x509.Certificate) activities.Candidate {
 		Serial:      leaf.SerialNumber.String(),
 		NotBefore:   leaf.NotBefore,
 		NotAfter:    leaf.NotAfter,
+		Key:         string(AlgorithmOf(leaf.PublicKey)),
 	}
 }

@@ -97,7 +97,7 @@ func (m material) describe() (activities.Candidate, error) {
 	if err != nil {
 		return activities.Candidate{}, activities.Errorf(activities.Invalid, "identify key: %w", err)
 	}
-	return activities.Candidate{KeyID: id}, nil
+	return activities.Candidate{KeyID: id, Key: string(AlgorithmOf(key.Public()))}, nil
 }
 
 // leafOf parses the first certificate of a PEM chain.
