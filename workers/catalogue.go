@@ -35,7 +35,7 @@ type issuerKind struct {
 
 func issuerKinds() map[string]issuerKind {
 	return map[string]issuerKind{
-		"stepca": {fresh[stepca.Config], func(b builders, s config.Section) (issue.Issuer, error) {
+		stepca.Kind: {fresh[stepca.Config], func(b builders, s config.Section) (issue.Issuer, error) {
 			c, err := decode[stepca.Config](s)
 			if err != nil {
 				return nil, err
@@ -59,7 +59,7 @@ func issuerKinds() map[string]issuerKind {
 	}
 }
 
-var errNotEmbedded = errors.New("kind embedded is the authority inside castellan-dev; use kind stepca here")
+var errNotEmbedded = errors.New("kind embedded is the authority inside castellan-dev; use kind step-ca here")
 
 type deliveryKind struct {
 	config func() any

@@ -1,7 +1,6 @@
 package rotation
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -73,18 +72,15 @@ func (r *run) receive(ctx workflow.Context) {
 // signalled handles one signal. Its argument is optional; text is taken as the reason.
 func (r *run) signalled(ctx workflow.Context, message string, raw converter.RawValue) {
 	var request Request
-	var data []byte
-	if payload := raw.Payload(); payload != nil {
-		data = payload.GetData()
-	}
-	if len(data) > 0 && string(data) != "null" {
+	if payload := raw.Payload(); len(payload.GetData()) > 0 && string(payload.GetData()) != "null" {
+		plain := converter.GetDefaultDataConverter()
 		var text string
-		if err := json.Unmarshal(data, &request); err != nil { //workflowcheck:ignore
-			if json.Unmarshal(data, &text) != nil { //workflowcheck:ignore
+		if err := plain.FromPayload(payload, &request); err != nil {
+			if plain.FromPayload(payload, &text) != nil {
 				r.ignore(ctx, fmt.Sprintf("signal %q: its argument is neither text nor {\"actor\", \"reason\"}", message))
 				return
 			}
-			request.Reason = text
+			request = Request{Reason: text}
 		}
 	}
 	if err := allow(message, r.state); err != nil {

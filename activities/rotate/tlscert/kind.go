@@ -188,7 +188,11 @@ func (k *Kind) sign(ctx context.Context, certificate Certificate, rotation rotat
 	if rekeyer, ok := certificate.Issuer.(issue.Rekeyer); ok && certificate.Rekey {
 		previous, err := k.pair(ctx, rotation.Target, rotation.Previous.Epoch)
 		if err == nil && previous.Leaf.NotAfter.After(k.now().Add(time.Minute)) {
-			return rekeyer.Rekey(ctx, previous, request)
+			signed, err := rekeyer.Rekey(ctx, previous, request)
+			if kind := activities.KindOf(err); err == nil || kind != activities.Invalid && kind != activities.Denied {
+				return signed, err
+			}
+			// The issuer cannot renew over this connection what is asked for now; a fresh issue can.
 		}
 	}
 	return certificate.Issuer.Issue(ctx, request)
