@@ -4,8 +4,11 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
@@ -105,5 +108,46 @@ func TestEnvironmentConnectsPublicTools(t *testing.T) {
 		if (err == nil) != test.want {
 			t.Errorf("%s: connected %v, want %v; output %q", name, err == nil, test.want, output)
 		}
+	}
+}
+
+// Certificates expire while the engine runs: connections that are open go on, and new ones get
+// certificates that were renewed with the handshake.
+func TestEngineOutlivesItsCertificates(t *testing.T) {
+	var ahead atomic.Int64
+	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	dir := t.TempDir()
+	authority, err := identity.OpenAuthority(identity.AuthorityConfig{Dir: dir, Now: now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := func(name string) *identity.Source {
+		s, err := identity.NewSource(t.Context(), identity.SourceConfig{Name: name, Renewer: authority.Renewer(name), Now: now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	e, err := Start(t.Context(), Config{Dir: filepath.Join(dir, "engine"), Identity: source(identity.Engine)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Stop()
+	operator := source(identity.Operator)
+	kept, err := e.Dial(t.Context(), operator)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+	for range 3 {
+		ahead.Add(int64(10 * identity.DefaultLife))
+		if _, err := kept.CheckHealth(t.Context(), nil); err != nil {
+			t.Errorf("kept connection: %v", err)
+		}
+		fresh, err := e.Dial(t.Context(), operator)
+		if err != nil {
+			t.Fatalf("fresh connection: %v", err)
+		}
+		fresh.Close()
 	}
 }
