@@ -16,11 +16,11 @@ import (
 
 // Install sets the data converter, the failure converter and the interceptor of a client. All three
 // belong together: with the converters alone, plain arguments of signals, queries and updates would be
-// refused too, and memos accepted. Of memos only fields with the given names are accepted.
-func Install(options *client.Options, c *Codec, memos ...string) {
+// refused too, and memos accepted.
+func Install(options *client.Options, c *Codec) {
 	options.DataConverter = NewDataConverter(c)
 	options.FailureConverter = NewFailureConverter(c)
-	options.Interceptors = append(options.Interceptors, NewInterceptor(c, memos...))
+	options.Interceptors = append(options.Interceptors, NewInterceptor(c))
 }
 
 // NewDataConverter returns Temporal's default data converter behind the codec. A replayer of recorded

@@ -2,8 +2,7 @@ package codec
 
 import (
 	"context"
-	"fmt"
-	"slices"
+	"errors"
 
 	commonpb "go.temporal.io/api/common/v1"
 	"go.temporal.io/sdk/client"
@@ -12,45 +11,40 @@ import (
 )
 
 // NewInterceptor returns the interceptor that lets plain arguments of signals, queries and updates
-// through, and of memos only fields with the given names, which are stored in clear.
-func NewInterceptor(c *Codec, memos ...string) interceptor.Interceptor {
-	return &root{codec: c, memos: memos}
-}
+// through, and no memo.
+func NewInterceptor(c *Codec) interceptor.Interceptor { return &root{codec: c} }
 
 type root struct {
 	interceptor.InterceptorBase
 	codec *Codec
-	memos []string
 }
 
-// checkMemo refuses a memo with a field that may not be in clear.
-func (r *root) checkMemo(memo map[string]any) error {
-	for name := range memo {
-		if !slices.Contains(r.memos, name) {
-			return fmt.Errorf("memo %q: refused, because memos are stored in clear", name)
-		}
+// checkMemo refuses a memo.
+func checkMemo(memo map[string]any) error {
+	if len(memo) > 0 {
+		return errors.New("memo: refused, because it is stored in clear")
 	}
 	return nil
 }
 
 // InterceptWorkflow wraps one run of a workflow.
 func (r *root) InterceptWorkflow(_ workflow.Context, next interceptor.WorkflowInboundInterceptor) interceptor.WorkflowInboundInterceptor {
-	return &inbound{WorkflowInboundInterceptorBase: interceptor.WorkflowInboundInterceptorBase{Next: next}, root: r}
+	return &inbound{WorkflowInboundInterceptorBase: interceptor.WorkflowInboundInterceptorBase{Next: next}, codec: r.codec}
 }
 
 // InterceptClient wraps a client.
 func (r *root) InterceptClient(next interceptor.ClientOutboundInterceptor) interceptor.ClientOutboundInterceptor {
-	return &clientOutbound{ClientOutboundInterceptorBase: interceptor.ClientOutboundInterceptorBase{Next: next}, root: r}
+	return &clientOutbound{interceptor.ClientOutboundInterceptorBase{Next: next}}
 }
 
 type inbound struct {
 	interceptor.WorkflowInboundInterceptorBase
-	root *root
+	codec *Codec
 }
 
 // Init wraps the calls that the workflow makes.
 func (i *inbound) Init(next interceptor.WorkflowOutboundInterceptor) error {
-	return i.Next.Init(&outbound{WorkflowOutboundInterceptorBase: interceptor.WorkflowOutboundInterceptorBase{Next: next}, root: i.root})
+	return i.Next.Init(&outbound{WorkflowOutboundInterceptorBase: interceptor.WorkflowOutboundInterceptorBase{Next: next}, codec: i.codec})
 }
 
 // HandleSignal seals a plain argument, so that the workflow receives it like any other. Its type is not
@@ -60,7 +54,7 @@ func (i *inbound) HandleSignal(ctx workflow.Context, in *interceptor.HandleSigna
 	for _, payload := range in.Arg.GetPayloads() {
 		if operator(payload) {
 			var err error
-			if payload, err = i.root.codec.seal(payload); err != nil {
+			if payload, err = i.codec.seal(payload); err != nil {
 				return err
 			}
 		}
@@ -74,17 +68,17 @@ func (i *inbound) HandleSignal(ctx workflow.Context, in *interceptor.HandleSigna
 
 type outbound struct {
 	interceptor.WorkflowOutboundInterceptorBase
-	root *root
+	codec *Codec
 }
 
 // SetQueryHandler registers a handler whose arguments may be plain.
 func (o *outbound) SetQueryHandler(ctx workflow.Context, name string, handler any) error {
-	return o.Next.SetQueryHandler(ctx, name, o.root.codec.openArguments(handler, tellMissingKey))
+	return o.Next.SetQueryHandler(ctx, name, o.codec.openArguments(handler, tellMissingKey))
 }
 
 // SetQueryHandlerWithOptions registers a handler whose arguments may be plain.
 func (o *outbound) SetQueryHandlerWithOptions(ctx workflow.Context, name string, handler any, options workflow.QueryHandlerOptions) error {
-	return o.Next.SetQueryHandlerWithOptions(ctx, name, o.root.codec.openArguments(handler, tellMissingKey), options)
+	return o.Next.SetQueryHandlerWithOptions(ctx, name, o.codec.openArguments(handler, tellMissingKey), options)
 }
 
 // SetUpdateHandler registers a handler whose arguments may be plain. Arguments that cannot be opened
@@ -93,13 +87,13 @@ func (o *outbound) SetUpdateHandler(ctx workflow.Context, name string, handler a
 	if options.Validator == nil {
 		options.Validator = acceptAll(handler)
 	}
-	options.Validator = o.root.codec.openArguments(options.Validator, tellMissingKey)
-	return o.Next.SetUpdateHandler(ctx, name, o.root.codec.openArguments(handler, blockOnMissingKey), options)
+	options.Validator = o.codec.openArguments(options.Validator, tellMissingKey)
+	return o.Next.SetUpdateHandler(ctx, name, o.codec.openArguments(handler, blockOnMissingKey), options)
 }
 
 // ExecuteChildWorkflow refuses memos.
 func (o *outbound) ExecuteChildWorkflow(ctx workflow.Context, name string, args ...any) workflow.ChildWorkflowFuture {
-	if err := o.root.checkMemo(workflow.GetChildWorkflowOptions(ctx).Memo); err != nil {
+	if err := checkMemo(workflow.GetChildWorkflowOptions(ctx).Memo); err != nil {
 		panic(err) // a mistake in workflow code: no input and no fault leads here
 	}
 	return o.Next.ExecuteChildWorkflow(ctx, name, args...)
@@ -107,7 +101,7 @@ func (o *outbound) ExecuteChildWorkflow(ctx workflow.Context, name string, args 
 
 // UpsertMemo refuses memos.
 func (o *outbound) UpsertMemo(ctx workflow.Context, memo map[string]any) error {
-	if err := o.root.checkMemo(memo); err != nil {
+	if err := checkMemo(memo); err != nil {
 		return err
 	}
 	return o.Next.UpsertMemo(ctx, memo)
@@ -115,12 +109,11 @@ func (o *outbound) UpsertMemo(ctx workflow.Context, memo map[string]any) error {
 
 type clientOutbound struct {
 	interceptor.ClientOutboundInterceptorBase
-	root *root
 }
 
 // ExecuteWorkflow refuses memos.
 func (c *clientOutbound) ExecuteWorkflow(ctx context.Context, in *interceptor.ClientExecuteWorkflowInput) (client.WorkflowRun, error) {
-	if err := c.root.checkMemo(in.Options.Memo); err != nil {
+	if err := checkMemo(in.Options.Memo); err != nil {
 		return nil, err
 	}
 	return c.Next.ExecuteWorkflow(ctx, in)
@@ -128,7 +121,7 @@ func (c *clientOutbound) ExecuteWorkflow(ctx context.Context, in *interceptor.Cl
 
 // SignalWithStartWorkflow refuses memos.
 func (c *clientOutbound) SignalWithStartWorkflow(ctx context.Context, in *interceptor.ClientSignalWithStartWorkflowInput) (client.WorkflowRun, error) {
-	if err := c.root.checkMemo(in.Options.Memo); err != nil {
+	if err := checkMemo(in.Options.Memo); err != nil {
 		return nil, err
 	}
 	return c.Next.SignalWithStartWorkflow(ctx, in)
@@ -136,11 +129,11 @@ func (c *clientOutbound) SignalWithStartWorkflow(ctx context.Context, in *interc
 
 // CreateSchedule refuses memos on the schedule and on what it starts.
 func (c *clientOutbound) CreateSchedule(ctx context.Context, in *interceptor.ScheduleClientCreateInput) (client.ScheduleHandle, error) {
-	if err := c.root.checkMemo(in.Options.Memo); err != nil {
+	if err := checkMemo(in.Options.Memo); err != nil {
 		return nil, err
 	}
 	if action, ok := in.Options.Action.(*client.ScheduleWorkflowAction); ok {
-		if err := c.root.checkMemo(action.Memo); err != nil {
+		if err := checkMemo(action.Memo); err != nil {
 			return nil, err
 		}
 	}
