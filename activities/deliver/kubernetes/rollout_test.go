@@ -124,6 +124,22 @@ func (f *rolloutFixture) reload(secret, fingerprint string) (result chan error) 
 	return result
 }
 
+// reloadAtOnce reloads where there is no window to wait for.
+func (f *rolloutFixture) reloadAtOnce(secret, fingerprint string) {
+	f.Helper()
+	result := make(chan error, 1)
+	rollout := f.rollout(f.client, secret, "deployment/orders")
+	go func() { result <- rollout.Reload(f.Context(), fingerprint) }()
+	select {
+	case err := <-result:
+		if err != nil {
+			f.Fatal(err)
+		}
+	case <-f.waiting:
+		f.Fatalf("the reload for %q waits for a window", secret)
+	}
+}
+
 func (f *rolloutFixture) wantDone(results ...chan error) {
 	f.Helper()
 	for _, result := range results {
@@ -170,9 +186,7 @@ func TestReloadRestartsOncePerFingerprint(t *testing.T) {
 	f.wantReplicaSets(2)
 
 	for range 2 { // a repeat, as after a lost acknowledgement, neither waits nor restarts
-		if err := f.rollout(f.client, "orders-tls", "deployment/orders").Reload(t.Context(), first.Fingerprint); err != nil {
-			t.Fatal(err)
-		}
+		f.reloadAtOnce("orders-tls", first.Fingerprint)
 	}
 	f.wantReplicaSets(2)
 
@@ -223,9 +237,7 @@ func TestReloadGoesOnWhereAKilledOneStopped(t *testing.T) {
 	kill()
 	f.wantKind(<-result, activities.Transient)
 	f.advance(time.Hour)
-	if err := f.rollout(f.client, "orders-tls", "deployment/orders").Reload(t.Context(), m.Fingerprint); err != nil {
-		t.Fatal(err)
-	}
+	f.reloadAtOnce("orders-tls", m.Fingerprint)
 	f.wantReplicaSets(2)
 }
 
@@ -254,8 +266,15 @@ func TestLateReloadIsFenced(t *testing.T) {
 	first, second := f.authority.Material(t, 1), f.authority.Material(t, 2)
 	f.hold("orders-tls", first, "")
 	f.hold("orders-tls", second, first.Fingerprint)
-	err := f.rollout(f.client, "orders-tls", "deployment/orders").Reload(t.Context(), first.Fingerprint)
-	f.wantKind(err, activities.Fenced)
+	result := make(chan error, 1)
+	rollout := f.rollout(f.client, "orders-tls", "deployment/orders")
+	go func() { result <- rollout.Reload(t.Context(), first.Fingerprint) }()
+	select {
+	case err := <-result:
+		f.wantKind(err, activities.Fenced)
+	case <-f.waiting:
+		t.Error("a restart was announced for a certificate that is no longer there")
+	}
 	f.wantReplicaSets(1)
 }
 

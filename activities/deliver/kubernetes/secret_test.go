@@ -17,6 +17,7 @@ import (
 	"castellan.dev/activities"
 	"castellan.dev/activities/deliver"
 	"castellan.dev/activities/deliver/kubernetes"
+	"castellan.dev/activities/store"
 	"castellan.dev/testsuite/conformance"
 	"castellan.dev/testsuite/fault"
 )
@@ -26,7 +27,7 @@ type fixture struct {
 	*testing.T
 	client    client.Interface // with every right, not through a door
 	namespace string
-	store     *memory
+	store     store.Store
 	authority *conformance.Authority
 }
 
@@ -34,7 +35,7 @@ const secretName = "orders-tls"
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	return &fixture{t, cluster.Client(), cluster.Namespace(t), newMemory(), conformance.NewAuthority(t, "orders")}
+	return &fixture{t, cluster.Client(), cluster.Namespace(t), newStore(t), conformance.NewAuthority(t, "orders")}
 }
 
 // delivery returns the delivery as a process with that client would have it.
@@ -121,7 +122,7 @@ func TestSecretKeepsTheDeliveryContract(t *testing.T) {
 			Foreign: func(chain, key []byte) error {
 				return f.change(func(s *corev1.Secret) { s.Data["tls.crt"], s.Data["tls.key"] = chain, key })
 			},
-			Kept: func() ([]byte, error) { return unquoted(f.store.kept()), nil },
+			Kept: func() ([]byte, error) { return f.kept(), nil },
 			Break: func() func() {
 				set(t, proxy, fault.Cut)
 				return func() { set(t, proxy, fault.Pass) }
@@ -253,7 +254,7 @@ func TestSecretsThatCannotBeWrittenAreRefusedClearly(t *testing.T) {
 			if after := f.secret(); after.ResourceVersion != before.ResourceVersion {
 				t.Error("the Secret was written")
 			}
-			if len(f.store.kept()) > 0 {
+			if len(f.kept()) > 0 {
 				t.Error("a refused publication kept something")
 			}
 		})
@@ -354,7 +355,7 @@ func TestRolledBackKeyIsErasedWithTheNextRetirement(t *testing.T) {
 	if err := f.delivery(f.client).Retire(t.Context(), 4); err != nil {
 		t.Fatal(err)
 	}
-	if kept := f.store.kept(); len(kept) > 0 {
+	if kept := f.kept(); len(kept) > 0 {
 		t.Errorf("%d bytes are kept after the retirement", len(kept))
 	}
 }
@@ -418,4 +419,45 @@ func TestServerThatIsAwayIsTransientAndItsReturnIsEnough(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.wantFingerprint(m.Fingerprint)
+}
+
+// A worker is killed, or cut off, between keeping what was there and writing the Secret.
+func TestKeptIsWhatThePublicationReplacesInTheEnd(t *testing.T) {
+	f := newFixture(t)
+	d, through := newDoor(t)
+	first, theirs, second := f.authority.Material(t, 1), f.authority.Material(t, 9), f.authority.Material(t, 2)
+	f.publish(first, "")
+	d.on(http.MethodPut, func(http.ResponseWriter, *http.Request, http.Handler) { panic(http.ErrAbortHandler) })
+	_, err := f.delivery(through).Publish(t.Context(), second, first.Fingerprint)
+	f.wantKind(err, activities.Uncertain)
+	if err := f.change(func(s *corev1.Secret) { s.Data["tls.crt"], s.Data["tls.key"] = theirs.Chain, theirs.Key }); err != nil {
+		t.Fatal(err)
+	}
+	f.publish(second, theirs.Fingerprint)
+	if kept := f.kept(); strings.Contains(string(kept), string(first.Key)) || !strings.Contains(string(kept), string(theirs.Key)) {
+		t.Error("kept is not what the publication replaced")
+	}
+	if _, err := f.delivery(f.client).Restore(t.Context(), 2, 3); err != nil {
+		t.Fatal(err)
+	}
+	f.wantFingerprint(theirs.Fingerprint)
+}
+
+func TestRestoreFencesAPublicationThatIsStillOnItsWay(t *testing.T) {
+	f := newFixture(t)
+	d, through := newDoor(t)
+	first, second := f.authority.Material(t, 1), f.authority.Material(t, 2)
+	f.publish(first, "")
+	d.on(http.MethodPut, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
+		if _, err := f.delivery(f.client).Restore(t.Context(), 2, 3); err != nil {
+			t.Errorf("restore before the publication arrived: %v", err)
+		}
+		forward.ServeHTTP(w, r)
+	})
+	_, err := f.delivery(through).Publish(t.Context(), second, first.Fingerprint)
+	f.wantKind(err, activities.Conflict)
+	f.wantFingerprint(first.Fingerprint)
+	if epoch := f.secret().Annotations["castellan.dev/epoch"]; epoch != "3" {
+		t.Errorf("the fence is at epoch %s, want 3", epoch)
+	}
 }

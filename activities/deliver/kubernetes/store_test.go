@@ -1,94 +1,61 @@
 package kubernetes_test
 
 import (
-	"bytes"
-	"context"
-	"encoding/base64"
-	"maps"
-	"slices"
-	"strings"
-	"sync"
+	"encoding/json"
+	"path/filepath"
+	"testing"
+	"time"
 
-	"castellan.dev/activities"
 	"castellan.dev/activities/store"
+	"castellan.dev/activities/store/file"
+	"castellan.dev/internal/keyring"
 )
 
-// memory is a store without a disk. What is under test here is the cluster's side.
-type memory struct {
-	mu        sync.Mutex
-	documents map[string][][]byte // nil: erased
-}
-
-func newMemory() *memory { return &memory{documents: map[string][][]byte{}} }
-
-func (m *memory) Read(ctx context.Context, name string) (store.Document, error) {
-	m.mu.Lock()
-	latest := store.Version(len(m.documents[name]))
-	m.mu.Unlock()
-	return m.ReadVersion(ctx, name, latest)
-}
-
-func (m *memory) ReadVersion(_ context.Context, name string, version store.Version) (store.Document, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	versions := m.documents[name]
-	if version == 0 || int(version) > len(versions) || versions[version-1] == nil {
-		return store.Document{}, activities.Errorf(activities.NotFound, "read %q: no version %d", name, version)
+func newStore(t *testing.T) store.Store {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "keyring")
+	if err := keyring.Create(path); err != nil {
+		t.Fatal(err)
 	}
-	return store.Document{Name: name, Version: version, Value: bytes.Clone(versions[version-1])}, nil
-}
-
-func (m *memory) Write(_ context.Context, name string, value []byte, expected store.Version) (store.Version, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if int(expected) != len(m.documents[name]) {
-		return 0, activities.Errorf(activities.Conflict, "write %q: it has %d versions, not %d", name, len(m.documents[name]), expected)
+	ring, err := keyring.Load(path)
+	if err != nil {
+		t.Fatal(err)
 	}
-	m.documents[name] = append(m.documents[name], bytes.Clone(value))
-	return expected + 1, nil
-}
-
-func (m *memory) Versions(_ context.Context, name string) ([]store.VersionInfo, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var infos []store.VersionInfo
-	for i, value := range m.documents[name] {
-		infos = append(infos, store.VersionInfo{Version: store.Version(i + 1), Erased: value == nil})
+	s, err := file.Open(filepath.Join(t.TempDir(), "store"), ring, time.Now)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return infos, nil
+	return s
 }
 
-func (m *memory) Erase(_ context.Context, name string, version store.Version) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.documents[name][version-1] = nil
-	return nil
-}
-
-func (m *memory) List(_ context.Context, prefix string) ([]string, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	names := slices.Sorted(maps.Keys(m.documents))
-	return slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, prefix) }), nil
-}
-
-// kept returns every byte that is not erased.
-func (m *memory) kept() []byte {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+// kept returns every byte that the store holds, decrypted and as the documents' fields spell it.
+func (f *fixture) kept() []byte {
+	f.Helper()
+	names, err := f.store.List(f.Context(), "")
+	if err != nil {
+		f.Fatal(err)
+	}
 	var all []byte
-	for _, versions := range m.documents {
-		all = append(all, bytes.Join(versions, nil)...)
-	}
-	return all
-}
-
-// unquoted undoes what JSON does to bytes, so that a search for a key's text finds it.
-func unquoted(text []byte) []byte {
-	all := bytes.Clone(text)
-	for word := range strings.FieldsFuncSeq(string(text), func(r rune) bool { return r == '"' }) {
-		if decoded, err := base64.StdEncoding.DecodeString(word); err == nil {
-			all = append(all, decoded...)
+	for _, name := range names {
+		versions, err := f.store.Versions(f.Context(), name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, version := range versions {
+			if version.Erased {
+				continue
+			}
+			document, err := f.store.ReadVersion(f.Context(), name, version.Version)
+			if err != nil {
+				f.Fatal(err)
+			}
+			var fields struct{ Chain, Key, Bundle []byte }
+			if err := json.Unmarshal(document.Value, &fields); err != nil {
+				f.Fatal(err)
+			}
+			for _, field := range [][]byte{document.Value, fields.Chain, fields.Key, fields.Bundle} {
+				all = append(all, field...)
+			}
 		}
 	}
 	return all
