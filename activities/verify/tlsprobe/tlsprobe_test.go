@@ -215,7 +215,9 @@ func TestWhatServersDoWrong(t *testing.T) {
 			standing: activities.Broken, detail: "hangs up",
 		},
 		"a server that never shakes hands": {
-			server:   func(s *server) { s.before = func(c net.Conn) error { _, _ = io.Copy(io.Discard, c); return errors.New("no") } },
+			server: func(s *server) {
+				s.before = func(c net.Conn) error { _, _ = io.Copy(io.Discard, c); return errors.New("no") }
+			},
 			config:   func(c *tlsprobe.Config) { c.Timeout = 100 * time.Millisecond },
 			standing: activities.Broken, detail: "does not shake hands in time",
 		},
