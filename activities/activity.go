@@ -40,20 +40,24 @@ func (z Zone) Queue(host string) string {
 type Timing struct {
 	StartToClose    time.Duration // one attempt
 	ScheduleToClose time.Duration // all attempts together
-	Heartbeat       time.Duration // zero: the activity is short and does not heartbeat
+	Heartbeat       time.Duration // how soon a worker's death is noticed; beats cost nothing while an attempt is short
 	FirstRetry      time.Duration
 	MaxRetry        time.Duration
 }
 
+// noticed is how long the death of a worker goes unnoticed. Without heartbeats a step whose worker was
+// killed would wait for its whole start-to-close timeout.
+const noticed = 10 * time.Second
+
 var (
 	// Short suits one call or two to a system nearby.
-	Short = Timing{StartToClose: 30 * time.Second, ScheduleToClose: 30 * time.Minute, FirstRetry: 500 * time.Millisecond, MaxRetry: 20 * time.Second}
+	Short = Timing{StartToClose: 30 * time.Second, ScheduleToClose: 30 * time.Minute, Heartbeat: noticed, FirstRetry: 500 * time.Millisecond, MaxRetry: 20 * time.Second}
 	// Patient suits an effect at a system that may be away for a day.
-	Patient = Timing{StartToClose: time.Minute, ScheduleToClose: 24 * time.Hour, FirstRetry: 500 * time.Millisecond, MaxRetry: time.Minute}
+	Patient = Timing{StartToClose: time.Minute, ScheduleToClose: 24 * time.Hour, Heartbeat: noticed, FirstRetry: 500 * time.Millisecond, MaxRetry: time.Minute}
 	// Unending suits a step that must happen however long it takes, such as retiring a credential.
-	Unending = Timing{StartToClose: time.Minute, ScheduleToClose: 365 * 24 * time.Hour, FirstRetry: 500 * time.Millisecond, MaxRetry: 5 * time.Minute}
+	Unending = Timing{StartToClose: time.Minute, ScheduleToClose: 365 * 24 * time.Hour, Heartbeat: noticed, FirstRetry: 500 * time.Millisecond, MaxRetry: 5 * time.Minute}
 	// Watching suits a poll of consumers inside one attempt, with heartbeats.
-	Watching = Timing{StartToClose: 10 * time.Minute, ScheduleToClose: 24 * time.Hour, Heartbeat: 20 * time.Second, FirstRetry: 500 * time.Millisecond, MaxRetry: 30 * time.Second}
+	Watching = Timing{StartToClose: 10 * time.Minute, ScheduleToClose: 24 * time.Hour, Heartbeat: noticed, FirstRetry: 500 * time.Millisecond, MaxRetry: 30 * time.Second}
 )
 
 // Activity is the typed handle of one activity: the only way a workflow calls it and the only way a
@@ -97,7 +101,32 @@ func (a Activity[Request, Result]) Start(ctx workflow.Context, host, summary str
 // Register serves the activity with fn. Errors are classified here, once, for every activity.
 func (a Activity[Request, Result]) Register(registry worker.ActivityRegistry, fn func(context.Context, Request) (Result, error)) {
 	registry.RegisterActivityWithOptions(func(ctx context.Context, request Request) (Result, error) {
+		defer beat(ctx, a.Timing.Heartbeat)()
 		result, err := fn(ctx, request)
 		return result, toTemporal(err)
 	}, activity.RegisterOptions{Name: a.Name})
+}
+
+// beat heartbeats in the background until the returned function is called. The first beat comes after a
+// third of the timeout, so that the usual attempt, which is over by then, costs no action for it.
+func beat(ctx context.Context, timeout time.Duration) (stop func()) {
+	if timeout == 0 {
+		return func() {}
+	}
+	ended := make(chan struct{})
+	go func() {
+		ticker := time.NewTicker(timeout / 3)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ended:
+				return
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+				activity.RecordHeartbeat(ctx)
+			}
+		}
+	}()
+	return func() { close(ended) }
 }

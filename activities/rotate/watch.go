@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"go.temporal.io/sdk/activity"
-
 	"castellan.dev/activities"
 	"castellan.dev/activities/record"
 	"castellan.dev/activities/verify"
@@ -63,7 +61,6 @@ func (w *Watcher) Converge(ctx context.Context, request activities.ConvergeReque
 		if len(result.Stragglers) == 0 || !w.now().Before(deadline) {
 			return w.report(ctx, request, result)
 		}
-		heartbeat(ctx)
 		select {
 		case <-ctx.Done():
 			return activities.ConvergeResult{}, ctx.Err()
@@ -81,12 +78,6 @@ func keepSince(now, before []activities.Straggler) {
 				now[i].Since = known.Since
 			}
 		}
-	}
-}
-
-func heartbeat(ctx context.Context) {
-	if activity.IsActivity(ctx) {
-		activity.RecordHeartbeat(ctx)
 	}
 }
 
