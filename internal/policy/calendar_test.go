@@ -69,7 +69,7 @@ func TestWindowOnCertainDaysBelongsToTheLocalDay(t *testing.T) {
 // Over a year and at every quarter of an hour: the occurrence that next returns has not closed, and
 // none that is open is missed.
 func TestNextWindowAgreesWithASearchByTheQuarterOfAnHour(t *testing.T) {
-	for _, zone := range []string{"Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "UTC"} {
+	for _, zone := range []string{"Europe/Berlin", "America/New_York", "Australia/Lord_Howe"} {
 		location, err := time.LoadLocation(zone)
 		if err != nil {
 			t.Fatal(err)

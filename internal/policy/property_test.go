@@ -204,7 +204,7 @@ func TestMembersOfAGroupNeverRotateInTheSameWindow(t *testing.T) {
 				members[i] = &member{in: in}
 			}
 			rotations := 0
-			for now := issued; now.Before(issued.Add(2 * 365 * day)); now = now.Add(10 * time.Minute) {
+			for now := issued; now.Before(issued.Add(2 * 365 * day)); now = now.Add(45 * time.Minute) {
 				for i, each := range members {
 					other := members[1-i]
 					each.in.Now, each.in.Group = now, Group{Last: other.last, LastMember: other.in.Target}
