@@ -124,11 +124,18 @@ func (h *holder) certificate(name string) (tlscert.Certificate, bool) {
 }
 
 // decide asks the policy.
-func (h *holder) decide(s rotate.Situation) activities.Verdict {
+func (h *holder) decide(s rotate.Situation) activities.Verdict { return policy.Decide(h.input(s)) }
+
+// next asks the policy when the target is worth deciding about again.
+func (h *holder) next(s rotate.Situation) (time.Time, bool) { return policy.NextDue(h.input(s)) }
+
+// input gathers what the policy decides from. What could not be observed stays empty and is not compared.
+func (h *holder) input(s rotate.Situation) policy.Input {
 	declared := h.configured[s.Target.Name]
 	in := policy.Input{
 		Now: s.Now, Target: s.Target.Name, Policy: h.policies[s.Target.Name], Trigger: s.Trigger,
-		Group:   policy.Group{Holder: s.GroupHolder, Last: s.GroupLast},
+		InHand:  s.Open,
+		Group:   policy.Group{Holder: s.GroupHolder, Last: s.GroupLast, LastMember: s.GroupMember},
 		Desired: policy.Desired{KeyAlgorithm: declared.Key, DNSNames: declared.DNSNames, IPAddresses: declared.IPAddresses, URIs: declared.URIs},
 		Observed: policy.Observed{
 			Exists: s.Observation.Exists, NotBefore: s.Observation.Current.NotBefore, NotAfter: s.Observation.Current.NotAfter,
@@ -138,6 +145,8 @@ func (h *holder) decide(s rotate.Situation) activities.Verdict {
 	if leaf := s.Observation.Leaf; leaf != nil {
 		in.Observed.KeyAlgorithm = string(tlscert.AlgorithmOf(leaf.PublicKey))
 		in.Observed.DNSNames = leaf.DNSNames
+		in.Observed.CommonName = leaf.Subject.CommonName
+		in.Desired.CommonName = declared.CommonName
 		for _, address := range leaf.IPAddresses {
 			in.Observed.IPAddresses = append(in.Observed.IPAddresses, address.String())
 		}
@@ -145,11 +154,7 @@ func (h *holder) decide(s rotate.Situation) activities.Verdict {
 			in.Observed.URIs = append(in.Observed.URIs, uri.String())
 		}
 	}
-	if s.Open && !s.Trigger.Now {
-		in.Trigger.Now = true // a rotation in hand goes on, whatever the calendar says of new ones
-		in.Trigger.Anytime = true
-	}
-	return policy.Decide(in)
+	return in
 }
 
 // builders make a certificate's parts from their sections.

@@ -113,6 +113,7 @@ func NewSteps(parts PrivilegedParts, host string) (*rotate.Steps, error) {
 		Kinds:    map[string]rotate.Kind{tlscert.Name: tlscert.New(parts.Store, holder.certificate, parts.Now)},
 		Targets:  holder.target,
 		Decide:   holder.decide,
+		NextDue:  holder.next,
 		Now:      parts.Now,
 	}), nil
 }

@@ -63,12 +63,15 @@ func (s *Steps) dueNext(rotation Rotation, head Head) time.Time {
 	if !ok {
 		return time.Time{}
 	}
-	verdict := s.Decide(Situation{
+	due, ok := s.NextDue(Situation{
 		Target:      target,
 		Observation: Observation{Current: head.Candidate, Exists: true, Epoch: head.Of},
 		Now:         s.now(),
 	})
-	return verdict.DueAt
+	if !ok {
+		return time.Time{}
+	}
+	return due
 }
 
 // close ends the rotation in the head: the candidate becomes current, or is forgotten.

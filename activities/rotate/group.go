@@ -41,22 +41,21 @@ func (g groups) read(ctx context.Context, group string) (lease, store.Version, e
 }
 
 // look says which other member holds the group, and when another member last began.
-func (g groups) look(ctx context.Context, group, target string) (string, time.Time, error) {
+func (g groups) look(ctx context.Context, group, target string) (holder string, last time.Time, lastMember string, err error) {
 	if group == "" {
-		return "", time.Time{}, nil
+		return "", time.Time{}, "", nil
 	}
 	held, _, err := g.read(ctx, group)
 	if err != nil {
-		return "", time.Time{}, err
+		return "", time.Time{}, "", err
 	}
-	var last time.Time
 	for member, began := range held.Began {
 		if member != target && began.After(last) {
-			last = began
+			last, lastMember = began, member
 		}
 	}
-	holder, err := g.holding(ctx, held, target)
-	return holder, last, err
+	holder, err = g.holding(ctx, held, target)
+	return holder, last, lastMember, err
 }
 
 // holding returns the member that holds the group, unless it is the target itself or its rotation is
@@ -76,8 +75,9 @@ func (g groups) holding(ctx context.Context, held lease, target string) (string,
 	return "", nil
 }
 
-// take makes the target the group's holder.
-func (g groups) take(ctx context.Context, group, target string) error {
+// take makes the target the group's holder. The policy has seen the holder that is named and decided to
+// go on beside it, or none is; anybody else has come in between, and the target has to ask again.
+func (g groups) take(ctx context.Context, group, target, beside string) error {
 	if group == "" {
 		return nil
 	}
@@ -89,7 +89,7 @@ func (g groups) take(ctx context.Context, group, target string) error {
 	if err != nil {
 		return err
 	}
-	if holder != "" {
+	if holder != "" && holder != beside {
 		return activities.Errorf(activities.Conflict, "exclusion group %q: %q rotates now", group, holder)
 	}
 	held.Holder = target

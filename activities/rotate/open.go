@@ -27,6 +27,7 @@ type Situation struct {
 	Open        bool      // a rotation is in hand already and only has to go on
 	GroupHolder string    // another member of the exclusion group that rotates now; empty: none
 	GroupLast   time.Time // when another member of the group last began
+	GroupMember string    // which one it was
 	Now         time.Time
 }
 
@@ -36,6 +37,7 @@ type Steps struct {
 	Kinds   map[string]Kind
 	Targets func(name string) (Target, bool)
 	Decide  func(Situation) activities.Verdict
+	NextDue func(Situation) (time.Time, bool)
 
 	heads   heads
 	groups  groups
@@ -64,20 +66,21 @@ func (s *Steps) Open(ctx context.Context, request activities.OpenRequest) (activ
 	}
 	if head.State == activities.Quarantined && request.Trigger.Source != "operator" && request.Trigger.Source != "emergency" {
 		verdict := activities.Verdict{Reason: "quarantined", Sentence: "the last rotation stopped for a person: " + head.Sentence}
-		return s.decline(ctx, target, request, observation, verdict)
+		return s.decline(ctx, request, Situation{Target: target, Observation: observation, Now: s.now()}, verdict)
 	}
-	holder, last, err := s.groups.look(ctx, target.Group, target.Name)
+	holder, last, member, err := s.groups.look(ctx, target.Group, target.Name)
 	if err != nil {
 		return activities.Plan{}, err
 	}
-	verdict := s.Decide(Situation{
+	situation := Situation{
 		Target: target, Observation: observation, Trigger: request.Trigger, Open: head.Open(),
-		GroupHolder: holder, GroupLast: last, Now: s.now(),
-	})
-	if target.Observed || !verdict.Due || verdict.Wait.After(s.now()) {
-		return s.decline(ctx, target, request, observation, verdict)
+		GroupHolder: holder, GroupLast: last, GroupMember: member, Now: s.now(),
 	}
-	if err := s.groups.take(ctx, target.Group, target.Name); err != nil {
+	verdict := s.Decide(situation)
+	if target.Observed || !verdict.Due || verdict.Wait.After(s.now()) {
+		return s.decline(ctx, request, situation, verdict)
+	}
+	if err := s.groups.take(ctx, target.Group, target.Name, holder); err != nil {
 		return activities.Plan{}, err
 	}
 	head = s.allocate(target, head, request, observation)
@@ -132,12 +135,13 @@ func (s *Steps) remembered(target Target, head Head, run string) (activities.Pla
 
 // decline answers that nothing is to be done now, and notes what was observed, so that the inventory
 // knows the certificate and its due date before castellan ever writes it.
-func (s *Steps) decline(ctx context.Context, target Target, request activities.OpenRequest, observation Observation, verdict activities.Verdict) (activities.Plan, error) {
+func (s *Steps) decline(ctx context.Context, request activities.OpenRequest, situation Situation, verdict activities.Verdict) (activities.Plan, error) {
+	target, observation := situation.Target, situation.Observation
 	facts := observedFacts(observation)
 	facts[factReason] = verdict.Reason
 	facts[record.FactSentence] = verdict.Sentence
-	if !verdict.DueAt.IsZero() {
-		facts[record.FactDueAt] = verdict.DueAt.UTC().Format(time.RFC3339Nano)
+	if due, ok := s.NextDue(situation); ok {
+		facts[record.FactDueAt] = due.UTC().Format(time.RFC3339Nano)
 	}
 	step := activities.StepRequest{Target: target.Name, Epoch: observation.Epoch, Reason: verdict.Sentence, Actor: request.Trigger.Actor}
 	suffix := "observed/" + request.Run // each run looks once, and says when

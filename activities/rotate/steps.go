@@ -17,6 +17,7 @@ type Dependencies struct {
 	Kinds    map[string]Kind
 	Targets  func(name string) (Target, bool)
 	Decide   func(Situation) activities.Verdict
+	NextDue  func(Situation) (time.Time, bool) // when the target is worth deciding about again
 	Now      func() time.Time
 }
 
@@ -24,7 +25,7 @@ type Dependencies struct {
 func New(d Dependencies) *Steps {
 	h := heads{store: d.Store, now: d.Now}
 	return &Steps{
-		Kinds: d.Kinds, Targets: d.Targets, Decide: d.Decide,
+		Kinds: d.Kinds, Targets: d.Targets, Decide: d.Decide, NextDue: d.NextDue,
 		heads:   h,
 		groups:  groups{store: d.Store, heads: h, now: d.Now},
 		journal: journal{recorder: d.Recorder, now: d.Now},
