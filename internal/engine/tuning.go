@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"time"
+
 	"go.temporal.io/server/common/dynamicconfig"
 )
 
@@ -35,6 +37,11 @@ func settings(untuned bool) dynamicconfig.StaticClient {
 	values[dynamicconfig.FrontendPersistenceMaxQPS.Key()] = 10000
 	values[dynamicconfig.HistoryPersistenceMaxQPS.Key()] = 45000
 	values[dynamicconfig.MatchingPersistenceMaxQPS.Key()] = 45000
+	// A client that waits for a result holds a long poll of 20 s by default. When a workflow's last
+	// events come faster than the poll's goroutine is woken, the server drops the notice of the last
+	// one (its channel holds one) and the finished result is seen only when the poll ends. This makes
+	// that a second.
+	values[dynamicconfig.HistoryLongPollExpirationInterval.Key()] = time.Second
 	// The default of 128,000 cached histories is for a host with a cluster's share of them.
 	values[dynamicconfig.HistoryCacheHostLevelMaxSize.Key()] = 8096
 	return values
