@@ -36,37 +36,40 @@ type Delivery struct {
 
 // RunDeliverer checks the contract of deliver.Deliverer. Each case gets a delivery of its own.
 func RunDeliverer(t *testing.T, empty func(t *testing.T) Delivery) {
-	for name, check := range map[string]func(*deliveryCase){
-		"an empty delivery shows nothing and observing leaves nothing":   (*deliveryCase).emptyShowsNothing,
-		"a publication is what consumers read":                           (*deliveryCase).publicationIsRead,
-		"publishing again after a lost reply changes nothing":            (*deliveryCase).publishAgain,
-		"a lost reply does not lose what was there before":               (*deliveryCase).publishAgainKeepsPrevious,
-		"an older epoch is fenced and changes nothing":                   (*deliveryCase).olderEpochIsFenced,
-		"another certificate under a used epoch is fenced":               (*deliveryCase).usedEpochIsFenced,
-		"a foreign writer's change is a conflict and stays":              (*deliveryCase).foreignIsConflict,
-		"a foreign writer's change is observed as foreign":               (*deliveryCase).foreignIsObserved,
-		"content of others is adopted under its fingerprint":             (*deliveryCase).adoption,
-		"a restore brings the previous back under a newer epoch":         (*deliveryCase).restore,
-		"a restore undoes only publications that happened":               (*deliveryCase).restoreNothing,
-		"a late publication after a restore is fenced":                   (*deliveryCase).publicationAfterRestore,
-		"a late restore is fenced":                                       (*deliveryCase).lateRestore,
-		"a restore leaves a foreign writer's change alone":               (*deliveryCase).restoreForeign,
-		"retiring erases the previous key and nothing else":              (*deliveryCase).retire,
-		"retiring an older epoch keeps what a newer one needs":           (*deliveryCase).retireOlder,
-		"readers never see a certificate with another one's key":         (*deliveryCase).readers,
-		"writers at once leave the newest epoch":                         (*deliveryCase).writers,
-		"material that does not fit together is refused without a leak":  (*deliveryCase).badMaterial,
-		"a target that fails gives a kind, no leak, and can be repeated": (*deliveryCase).brokenTarget,
-		"a cancelled publication changes nothing":                        (*deliveryCase).cancelled,
-	} {
-		t.Run(name, func(t *testing.T) {
-			check(&deliveryCase{T: t, Delivery: empty(t), ca: NewAuthority(t, "deliveries"), ctx: t.Context()})
+	for promise, check := range delivererChecks {
+		t.Run(promise, func(t *testing.T) {
+			check(&deliveryCase{TB: t, Delivery: empty(t), ca: NewAuthority(t, "deliveries"), ctx: t.Context()})
 		})
 	}
 }
 
+// delivererChecks are the promises of a deliverer.
+var delivererChecks = map[string]func(*deliveryCase){
+	"an empty delivery shows nothing and observing leaves nothing":   (*deliveryCase).emptyShowsNothing,
+	"a publication is what consumers read":                           (*deliveryCase).publicationIsRead,
+	"publishing again after a lost reply changes nothing":            (*deliveryCase).publishAgain,
+	"a lost reply does not lose what was there before":               (*deliveryCase).publishAgainKeepsPrevious,
+	"an older epoch is fenced and changes nothing":                   (*deliveryCase).olderEpochIsFenced,
+	"another certificate under a used epoch is fenced":               (*deliveryCase).usedEpochIsFenced,
+	"a foreign writer's change is a conflict and stays":              (*deliveryCase).foreignIsConflict,
+	"a foreign writer's change is observed as foreign":               (*deliveryCase).foreignIsObserved,
+	"content of others is adopted under its fingerprint":             (*deliveryCase).adoption,
+	"a restore brings the previous back under a newer epoch":         (*deliveryCase).restore,
+	"a restore undoes only publications that happened":               (*deliveryCase).restoreNothing,
+	"a late publication after a restore is fenced":                   (*deliveryCase).publicationAfterRestore,
+	"a late restore is fenced":                                       (*deliveryCase).lateRestore,
+	"a restore leaves a foreign writer's change alone":               (*deliveryCase).restoreForeign,
+	"retiring erases the previous key and nothing else":              (*deliveryCase).retire,
+	"retiring an older epoch keeps what a newer one needs":           (*deliveryCase).retireOlder,
+	"readers never see a certificate with another one's key":         (*deliveryCase).readers,
+	"writers at once leave the newest epoch":                         (*deliveryCase).writers,
+	"material that does not fit together is refused without a leak":  (*deliveryCase).badMaterial,
+	"a target that fails gives a kind, no leak, and can be repeated": (*deliveryCase).brokenTarget,
+	"a cancelled publication changes nothing":                        (*deliveryCase).cancelled,
+}
+
 type deliveryCase struct {
-	*testing.T
+	testing.TB
 	Delivery
 	ca  *Authority
 	ctx context.Context

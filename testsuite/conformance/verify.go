@@ -28,31 +28,38 @@ type Watched struct {
 
 // RunVerifier checks the contract of verify.Verifier. Each case gets a consumer of its own.
 func RunVerifier(t *testing.T, start func(t *testing.T, ca *Authority) Watched) {
-	for name, check := range map[string]func(*verifyCase){
-		"every address that uses the candidate is proven":               (*verifyCase).candidate,
-		"a consumer that uses the previous is a straggler":              (*verifyCase).previous,
-		"a single straggler is named by its address":                    (*verifyCase).straggler,
-		"a look is never answered from memory":                          (*verifyCase).fresh,
-		"a certificate that is neither candidate nor previous is named": (*verifyCase).neither,
-		"a certificate of a foreign authority is broken":                (*verifyCase).foreign,
-		"an expired certificate is broken":                              (*verifyCase).expired,
-		"a candidate that does not verify is not proven":                (*verifyCase).badCandidate,
-		"an address that refuses connections is not proven":             (*verifyCase).stopped,
-		"a consumer without an address is not proven":                   (*verifyCase).nobody,
-		"a look that is cut short proves nothing":                       (*verifyCase).cancelled,
-	} {
-		t.Run(name, func(t *testing.T) {
+	for promise, check := range verifierChecks {
+		t.Run(promise, func(t *testing.T) {
 			ca := NewAuthority(t, "consumers")
-			c := &verifyCase{T: t, Watched: start(t, ca), ca: ca}
-			c.previousLeaf, c.candidateLeaf = ca.Issue(t, "service.test"), ca.Issue(t, "service.test")
-			c.want = verify.Expectation{Fingerprint: c.candidateLeaf.Fingerprint, Previous: c.previousLeaf.Fingerprint}
-			check(c)
+			check(newVerifyCase(t, ca, start(t, ca)))
 		})
 	}
 }
 
+// verifierChecks are the promises of a verifier.
+var verifierChecks = map[string]func(*verifyCase){
+	"every address that uses the candidate is proven":               (*verifyCase).candidate,
+	"a consumer that uses the previous is a straggler":              (*verifyCase).previous,
+	"a single straggler is named by its address":                    (*verifyCase).straggler,
+	"a look is never answered from memory":                          (*verifyCase).fresh,
+	"a certificate that is neither candidate nor previous is named": (*verifyCase).neither,
+	"a certificate of a foreign authority is broken":                (*verifyCase).foreign,
+	"an expired certificate is broken":                              (*verifyCase).expired,
+	"a candidate that does not verify is not proven":                (*verifyCase).badCandidate,
+	"an address that refuses connections is not proven":             (*verifyCase).stopped,
+	"a consumer without an address is not proven":                   (*verifyCase).nobody,
+	"a look that is cut short proves nothing":                       (*verifyCase).cancelled,
+}
+
+func newVerifyCase(t testing.TB, ca *Authority, watched Watched) *verifyCase {
+	c := &verifyCase{TB: t, Watched: watched, ca: ca}
+	c.previousLeaf, c.candidateLeaf = ca.Issue(t, "service.test"), ca.Issue(t, "service.test")
+	c.want = verify.Expectation{Fingerprint: c.candidateLeaf.Fingerprint, Previous: c.previousLeaf.Fingerprint}
+	return c
+}
+
 type verifyCase struct {
-	*testing.T
+	testing.TB
 	Watched
 	ca            *Authority
 	previousLeaf  Issued

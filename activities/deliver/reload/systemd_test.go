@@ -204,6 +204,13 @@ func (s *systemd) set(f func()) {
 	f()
 }
 
+// asked returns how often the unit was restarted, and all calls.
+func (s *systemd) asked() (restarts int, calls []string) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.restarts, append([]string{}, s.calls...)
+}
+
 func (s *systemd) reloader(action string, timeout time.Duration) *reload.Systemd {
 	s.t.Helper()
 	config := reload.SystemdConfig{Unit: "web.service", Action: action, Timeout: timeout}
@@ -216,8 +223,8 @@ func TestSystemdReloads(t *testing.T) {
 	if err := s.reloader("", 0).Reload(t.Context(), "abc"); err != nil {
 		t.Fatal(err)
 	}
-	if len(s.calls) != 1 || s.calls[0] != "ReloadUnit[web.service replace]" || s.restarts != 0 {
-		t.Errorf("systemd was asked for %v", s.calls)
+	if restarts, calls := s.asked(); len(calls) != 1 || calls[0] != "ReloadUnit[web.service replace]" || restarts != 0 {
+		t.Errorf("systemd was asked for %v", calls)
 	}
 }
 
@@ -231,8 +238,8 @@ func TestSystemdRestartsOncePerFingerprint(t *testing.T) {
 		if err := r.Reload(t.Context(), c.fingerprint); err != nil {
 			t.Fatal(err)
 		}
-		if s.restarts != c.want {
-			t.Fatalf("after %q: %d restarts, want %d", c.fingerprint, s.restarts, c.want)
+		if restarts, _ := s.asked(); restarts != c.want {
+			t.Fatalf("after %q: %d restarts, want %d", c.fingerprint, restarts, c.want)
 		}
 	}
 }
@@ -248,8 +255,8 @@ func TestSystemdDoesNotRestartAgainAfterALostReply(t *testing.T) {
 	if err := r.Reload(t.Context(), "a"); err != nil {
 		t.Fatal(err)
 	}
-	if s.restarts != 1 {
-		t.Errorf("got %d restarts, want 1", s.restarts)
+	if restarts, _ := s.asked(); restarts != 1 {
+		t.Errorf("got %d restarts, want 1", restarts)
 	}
 }
 
@@ -288,8 +295,8 @@ func TestSystemdLeavesAStoppedUnitAlone(t *testing.T) {
 			t.Errorf("%s: %v", action, err)
 		}
 	}
-	if len(s.calls) != 0 {
-		t.Errorf("systemd was asked for %v, want nothing", s.calls)
+	if _, calls := s.asked(); len(calls) != 0 {
+		t.Errorf("systemd was asked for %v, want nothing", calls)
 	}
 }
 
