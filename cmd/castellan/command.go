@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +24,8 @@ const (
 	exitDenied      = 4 // the caller may not do that
 	exitNotFound    = 5 // what was named does not exist
 	exitConflict    = 6 // it cannot be done in the present state
+
+	exitInterrupted = 130 // by a signal; what was asked of castellan goes on
 )
 
 // flags are what every command shares.
@@ -47,13 +50,17 @@ Commands find the installation through --config, or through the state directory 
 castellan-dev on this machine.
 
 Exit codes: 0 done, 1 the answer is bad, 2 usage or configuration, 3 unreachable,
-4 denied, 5 not found, 6 not possible in the present state.`,
+4 denied, 5 not found, 6 not possible in the present state, 130 interrupted.
+
+With --output json every command prints JSON with stable field names; errors stay one line
+of text on standard error. Colours appear only on a terminal, and not when NO_COLOR is set.`,
 		Example: `  castellan certs list
   castellan certs rotate payments --reason "key seen in a log" --watch
   castellan rotations watch payments
   castellan worker --zone privileged
-  castellan evidence verify export.jsonl --key ledger.pub --checkpoint checkpoints-000001.txt`,
+  castellan evidence verify export.jsonl --key ledger.pub --checkpoint checkpoints-000000.txt`,
 		SilenceUsage: true, SilenceErrors: true,
+		PersistentPreRunE: func(*cobra.Command, []string) error { return f.check() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
 	root.PersistentFlags().StringVar(&f.config, "config", "", "configuration file (default: castellan.yaml in the state directory)")
@@ -61,18 +68,68 @@ Exit codes: 0 done, 1 the answer is bad, 2 usage or configuration, 3 unreachable
 	root.PersistentFlags().StringVarP(&f.output, "output", "o", "text", "text or json")
 	root.PersistentFlags().StringVar(&f.logFormat, "log-format", "text", "text or json")
 	root.PersistentFlags().StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
-	root.AddCommand(workerCommand(f), serveCommand(f))
+	alias := rotateCommand(f)
+	alias.Short = "Rotate one certificate now (as `castellan certs rotate`)"
+	root.AddCommand(
+		certsCommand(f), alias, adoptCommand(f), rotationsCommand(f), schedulesCommand(f), evidenceCommand(f),
+		configCommand(f), rescueCommand(f), workerCommand(f), serveCommand(f), versionCommand(f),
+	)
+	group(root)
+	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
+}
+
+// check refuses values of the shared flags that no command understands.
+func (f *flags) check() error {
+	if f.output != "text" && f.output != "json" {
+		return usage(fmt.Errorf("--output: %q is not one of text, json", f.output))
+	}
+	return nil
+}
+
+// dir returns the state directory.
+func (f *flags) dir() (state.Dir, error) {
+	if f.state != "" {
+		return state.Dir(f.state), nil
+	}
+	return state.Default()
+}
+
+// group makes a command that only holds others: alone it shows its help, and what it does not know is a
+// mistake with a suggestion.
+func group(parent *cobra.Command) *cobra.Command {
+	parent.Args = cobra.ArbitraryArgs
+	parent.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		err := usage(fmt.Errorf("%q is not a command of %s", args[0], cmd.CommandPath()))
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			return withHint(err, "did you mean `"+cmd.CommandPath()+" "+near[0]+"`?")
+		}
+		return withHint(err, "see `"+cmd.CommandPath()+" --help`")
+	}
+	return parent
+}
+
+// args demands exactly the named arguments.
+func args(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, given []string) error {
+		switch {
+		case len(given) < len(names):
+			return withHint(usage(fmt.Errorf("%s is missing", names[len(given)])), "usage: "+cmd.UseLine())
+		case len(given) > len(names):
+			return withHint(usage(fmt.Errorf("unexpected argument %q", given[len(names)])), "usage: "+cmd.UseLine())
+		}
+		return nil
+	}
 }
 
 // open reads the configuration and finds the installation.
 func (f *flags) open() (*installation.Installation, error) {
-	dir := state.Dir(f.state)
-	if f.state == "" {
-		var err error
-		if dir, err = state.Default(); err != nil {
-			return nil, err
-		}
+	dir, err := f.dir()
+	if err != nil {
+		return nil, err
 	}
 	logger, err := f.logger()
 	if err != nil {
@@ -117,10 +174,18 @@ func (e hintError) Unwrap() error { return e.error }
 
 func withHint(err error, hint string) error { return hintError{err, hint} }
 
+// answerError is a bad answer that the command has printed already: only the exit code is left to say.
+type answerError struct{ sentence string }
+
+func (e answerError) Error() string { return e.sentence }
+
 // report prints an error for people and returns the exit code that scripts see.
 func report(w io.Writer, err error) int {
 	if err == nil {
 		return exitOK
+	}
+	if errors.Is(err, context.Canceled) {
+		return exitInterrupted
 	}
 	fmt.Fprintln(w, "castellan: "+err.Error())
 	var hint hintError
