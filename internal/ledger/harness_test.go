@@ -3,6 +3,7 @@ package ledger
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -39,6 +40,7 @@ func (c *clock) Now() time.Time {
 
 // fixture is a ledger with everything that it stands on, so that a test can close and open it again.
 type fixture struct {
+	db      *servicedb.DB // of the ledger that was opened last
 	dir     string
 	config  servicedb.Config
 	options Options
@@ -78,7 +80,8 @@ func (f *fixture) openDB(t testing.TB) *servicedb.DB {
 func (f *fixture) tryOpen(t testing.TB) (*Ledger, error) {
 	t.Helper()
 	f.options.Place = f.place(t)
-	l, err := Open(t.Context(), f.openDB(t), f.options)
+	f.db = f.openDB(t)
+	l, err := Open(t.Context(), f.db, f.options)
 	if err == nil {
 		t.Cleanup(func() { l.Close(context.Background()) })
 	}
@@ -92,6 +95,14 @@ func (f *fixture) open(t testing.TB) *Ledger {
 		t.Fatal(err)
 	}
 	return l
+}
+
+// shut closes the ledger and its database, so that the file holds everything.
+func (f *fixture) shut(t testing.TB, l *Ledger) {
+	t.Helper()
+	if err := errors.Join(l.Close(t.Context()), f.db.Close()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func openLedger(t testing.TB) *Ledger {
