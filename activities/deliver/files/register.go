@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"castellan.dev/activities"
 )
@@ -73,15 +72,6 @@ func (r register) admit(w write) error {
 			w.Epoch, r.Delivery, last.Fingerprint)
 	}
 	return nil
-}
-
-// kept describes what was there before a publication.
-type kept struct {
-	Of          activities.Epoch    `json:"of"`
-	Fingerprint string              `json:"fingerprint"`
-	NotAfter    time.Time           `json:"not_after"`
-	Files       map[slot]attributes `json:"files"`
-	Directory   *attributes         `json:"directory,omitempty"`
 }
 
 const (
