@@ -98,7 +98,7 @@ func (f *flags) dir() (state.Dir, error) {
 // group makes a command that only holds others: alone it shows its help, and what it does not know is a
 // mistake with a suggestion.
 func group(parent *cobra.Command) *cobra.Command {
-	parent.Args = cobra.ArbitraryArgs
+	parent.Args, parent.SuggestionsMinimumDistance = cobra.ArbitraryArgs, 2
 	parent.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return cmd.Help()
