@@ -59,6 +59,7 @@ It is not for production: the embedded server has one node and one file.`,
 	root.Flags().IntVar(&f.ports.CA, "ca-port", 9443, "port of the certificate authority; 0 takes a free one")
 	root.Flags().DurationVar(&f.life, "identity-life", identity.DefaultLife, "lifetime of castellan's own certificates")
 	root.AddCommand(engineCommand(f), envCommand(f))
+	root.AddCommand(demoCommands(f)...)
 	return root
 }
 

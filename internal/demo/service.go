@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,10 +24,11 @@ import (
 type ServiceConfig struct {
 	Name     string
 	Listen   string
+	Listener net.Listener  // instead of Listen
 	Pair     string        // directory with tls.crt, tls.key and ca.crt: the `current` link of a delivery
 	Clients  bool          // demand client certificates
 	CRL      string        // URL of the revocation list that client certificates are checked against; empty: none
-	Upstream string        // host:port of the service called for every request; empty: none
+	Upstream []string      // host:port of the replicas of the service that each request calls one of; empty: none
 	Lag      time.Duration // how long a changed certificate is ignored: a consumer that does not reload at once
 	Logger   *slog.Logger
 }
@@ -38,13 +40,17 @@ type Service struct {
 	listener net.Listener
 	server   *http.Server
 	crl      *revocations
+	turn     atomic.Uint64 // whose turn it is among the replicas upstream
 }
 
 // NewService prepares a service; the certificate may not be there yet.
 func NewService(config ServiceConfig) (*Service, error) {
-	listener, err := net.Listen("tcp", config.Listen)
-	if err != nil {
-		return nil, fmt.Errorf("%s: listen: %w", config.Name, err)
+	listener := config.Listener
+	if listener == nil {
+		var err error
+		if listener, err = net.Listen("tcp", config.Listen); err != nil {
+			return nil, fmt.Errorf("%s: listen: %w", config.Name, err)
+		}
 	}
 	s := &Service{config: config, listener: listener, pair: &reloading{dir: config.Pair, lag: config.Lag}}
 	if config.CRL != "" {
@@ -95,7 +101,7 @@ func (s *Service) configFor(*tls.ClientHelloInfo) (*tls.Config, error) {
 
 // answer calls upstream, if there is one, over a fresh mutual TLS connection.
 func (s *Service) answer(w http.ResponseWriter, r *http.Request) {
-	if s.config.Upstream == "" {
+	if len(s.config.Upstream) == 0 {
 		fmt.Fprintf(w, "%s ok\n", s.config.Name)
 		return
 	}
@@ -106,7 +112,8 @@ func (s *Service) answer(w http.ResponseWriter, r *http.Request) {
 	}
 	client := Client(pair, roots)
 	defer client.CloseIdleConnections()
-	request, err := http.NewRequestWithContext(r.Context(), http.MethodGet, "https://"+s.config.Upstream+"/", nil)
+	replica := s.config.Upstream[s.turn.Add(1)%uint64(len(s.config.Upstream))]
+	request, err := http.NewRequestWithContext(r.Context(), http.MethodGet, "https://"+replica+"/", nil)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
@@ -128,7 +135,7 @@ func Client(pair tls.Certificate, roots *x509.CertPool) *http.Client {
 		config.Certificates = []tls.Certificate{pair}
 	}
 	return &http.Client{
-		Timeout:   3 * time.Second,
+		Timeout:   10 * time.Second,
 		Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true, ForceAttemptHTTP2: false},
 	}
 }
@@ -182,7 +189,7 @@ func (r *reloading) load() (tls.Certificate, *x509.CertPool, error) {
 	return pair, roots, nil
 }
 
-// revocations checks certificates against an issuer's list, fetched anew every second at most.
+// revocations checks certificates against an issuer's list, fetched anew twice a second at most.
 type revocations struct {
 	url string
 
@@ -201,8 +208,9 @@ func (r *revocations) check(leaf, issuer *x509.Certificate) error {
 			return fmt.Errorf("no revocation list: %w", err)
 		}
 		if err == nil {
-			r.list, r.fetched = list, time.Now()
+			r.list = list
 		}
+		r.fetched = time.Now() // also after a failure: the next handshake must not wait for the next one
 	}
 	for _, entry := range r.list.RevokedCertificateEntries {
 		if entry.SerialNumber.Cmp(leaf.SerialNumber) == 0 {

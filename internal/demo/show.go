@@ -1,0 +1,233 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+
+	"castellan.dev/activities"
+	"castellan.dev/internal/api"
+	"castellan.dev/internal/identity"
+	"castellan.dev/internal/installation"
+	"castellan.dev/internal/state"
+	"castellan.dev/schedules"
+)
+
+// Options say how the show runs.
+type Options struct {
+	Self      string   // the castellan-dev binary
+	Castellan string   // the castellan binary, whose worker is killed
+	State     string   // state directory, which is kept; empty: a temporary one
+	Stay      bool     // keep running after the summary until the context ends
+	Out       *os.File // where the show is seen
+}
+
+// show is a show that runs.
+type show struct {
+	options   Options
+	layout    layout
+	addresses addresses
+	children  *children
+	screen    *screen
+	endpoints state.Endpoints
+	worker    *child
+	api       *api.Client
+	load      *Load
+	watcher   *watcher
+	keys      *keys
+	outcome   outcome
+
+	victim victim // the rotation whose worker is killed
+	pinned []byte // an early export: an auditor's key and checkpoint
+}
+
+// outcome is what the summary says besides the counts.
+type outcome struct {
+	killed, straggler, revocation, verified, tampered, leak string
+}
+
+// ErrFailed means that something of the show did not happen, or went wrong.
+var ErrFailed = errors.New("the demo failed")
+
+// Run plays the whole show, prints the summary and leaves nothing behind. The error says what failed.
+func Run(ctx context.Context, options Options) error {
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	s, err := newShow(options, fail)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		s.children.stop()
+		s.addresses.close()
+		if err := s.layout.remove(); err != nil {
+			fmt.Fprintln(options.Out, "remove state directory:", err)
+		}
+	}()
+	background, end := context.WithCancel(ctx)
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer end()
+	s.screen.open()
+	err = s.play(ctx, func(run func(context.Context)) { group.Go(func() { run(background) }) })
+	s.screen.close()
+	s.summary(err)
+	if options.Stay && ctx.Err() == nil {
+		fmt.Fprintln(options.Out, "\nEverything keeps running. Ctrl-C ends it.")
+		<-ctx.Done()
+	}
+	return err
+}
+
+func newShow(options Options, fail context.CancelCauseFunc) (*show, error) {
+	layout, err := newLayout(options.State)
+	if err != nil {
+		return nil, err
+	}
+	s := &show{options: options, layout: layout, children: &children{logs: layout.logs(), fail: fail}, keys: newKeys(layout)}
+	s.screen = &screen{out: options.Out, terminal: term.IsTerminal(int(options.Out.Fd())), began: time.Now(), size: func() (int, int) {
+		width, height, err := term.GetSize(int(options.Out.Fd()))
+		if err != nil {
+			return 100, 40
+		}
+		return width, height
+	}}
+	for _, a := range acts() {
+		s.screen.acts = append(s.screen.acts, line{title: a.title})
+	}
+	if s.addresses, err = listen(); err == nil {
+		err = layout.write(s.addresses)
+	}
+	if err != nil {
+		s.addresses.close()
+		return nil, errors.Join(err, layout.remove())
+	}
+	return s, nil
+}
+
+// play plays the acts in turn. The first that does not happen ends the show.
+func (s *show) play(ctx context.Context, background func(func(context.Context))) error {
+	for i, a := range acts() {
+		s.screen.act(i, playing, "")
+		limited, cancel := context.WithTimeoutCause(ctx, a.limit, fmt.Errorf("not seen within %s", a.limit))
+		text, err := a.play(limited, s)
+		cancel()
+		if err != nil {
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
+			s.screen.act(i, failed, err.Error())
+			return fmt.Errorf("%w: %s: %w", ErrFailed, a.title, err)
+		}
+		s.screen.act(i, seen, text)
+		for _, run := range a.begins(s) {
+			background(run)
+		}
+	}
+	return nil
+}
+
+// connect reaches castellan as the operator: its API, and the engine for what the schedule does.
+func (s *show) connect(ctx context.Context) error {
+	logger := slog.New(slog.DiscardHandler)
+	found, err := installation.Open("", s.layout.state, logger)
+	if err != nil {
+		return err
+	}
+	if s.api, err = found.API(ctx, identity.Operator); err != nil {
+		return err
+	}
+	engine, _, err := found.Engine(ctx, identity.Operator)
+	if err != nil {
+		return err
+	}
+	sweep := engine.ScheduleClient().GetHandle(ctx, schedules.Prefix+schedules.Sweep)
+	fires := func(ctx context.Context) (int64, error) {
+		described, err := sweep.Describe(ctx)
+		if err != nil {
+			return 0, err
+		}
+		return int64(described.Info.NumActions), nil
+	}
+	probe, err := request(s.addresses.orders.Addr().String(), s.endpoints.CA.Root)
+	if err != nil {
+		return err
+	}
+	s.load = NewLoad(interval, probe)
+	s.watcher = &watcher{
+		api: s.api, fires: fires, screen: s.screen, load: s.load.Count,
+		sights: map[string]sight{}, rotation: map[activities.RotationID]api.Rotation{},
+	}
+	return nil
+}
+
+// interval is how often a connection is opened.
+const interval = 25 * time.Millisecond
+
+// summary prints how it went, and where to look.
+func (s *show) summary(err error) {
+	out := s.options.Out
+	fmt.Fprintln(out)
+	var rows [][2]string
+	if s.load != nil {
+		c := s.load.Count()
+		rows = append(rows,
+			[2]string{"probes", fmt.Sprintf("%d fresh connections with one request each, no retry, no resumption", c.Probes)},
+			[2]string{"failed", fmt.Sprintf("%d %s", c.Failed, c.Failure)},
+			[2]string{"interval", c.Interval().Round(time.Millisecond).String() + " between two probes"},
+			[2]string{"longest gap", c.Longest.Round(time.Millisecond).String() + " between two successful probes"},
+			[2]string{"rotations", s.counts()})
+	}
+	for _, r := range [][2]string{
+		{"worker killed", s.outcome.killed}, {"straggler", s.outcome.straggler}, {"revocation", s.outcome.revocation},
+		{"evidence", s.outcome.verified}, {"tampered copy", s.outcome.tampered}, {"keys leaked", s.outcome.leak},
+	} {
+		if r[1] == "" {
+			r[1] = "did not happen"
+		}
+		rows = append(rows, r)
+	}
+	rows = append(rows, [2]string{"took", time.Since(s.screen.began).Round(time.Second).String()})
+	table(out, rows)
+	if s.options.Stay || !s.layout.fresh {
+		fmt.Fprintln(out)
+		s.where()
+	}
+	fmt.Fprintln(out)
+	if err != nil {
+		fmt.Fprintln(out, err)
+		return
+	}
+	fmt.Fprintln(out, "Every act happened, and no handshake failed.")
+}
+
+// where prints the addresses.
+func (s *show) where() {
+	rows := [][2]string{{"state", string(s.layout.state)}, {"logs", s.layout.logs()}}
+	if s.endpoints.API != "" {
+		rows = append(rows, [][2]string{
+			{"web page", s.endpoints.Web}, {"API", s.endpoints.API}, {"Temporal", s.endpoints.Engine + ", namespace " + s.endpoints.Namespace},
+			{"CA", s.endpoints.CA.URL}, {"look around", s.options.Castellan + " certs list --state " + string(s.layout.state)},
+		}...)
+	}
+	table(s.options.Out, rows)
+}
+
+// counts says how the rotations ended.
+func (s *show) counts() string {
+	counts := s.watcher.outcomes(func(api.Rotation) bool { return true })
+	var parts []string
+	for _, name := range append(phases, string(activities.ProvenDead), string(activities.RolledBack), string(activities.Aborted), string(activities.Quarantined), string(activities.Superseded)) {
+		if n := counts[activities.State(name)]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, name))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
