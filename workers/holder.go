@@ -42,7 +42,7 @@ func newHolder(parts PrivilegedParts, host string) (*holder, error) {
 		}
 		h.policies[name] = resolved
 		h.targets[name] = targetOf(name, declared, resolved.Group)
-		if at := hostOf(declared); host != AnyHost && at != host {
+		if at := HostOf(declared); host != AnyHost && at != host {
 			continue
 		}
 		certificate, err := built.certificate(name, declared)
@@ -54,8 +54,8 @@ func newHolder(parts PrivilegedParts, host string) (*holder, error) {
 	return h, nil
 }
 
-// hostOf returns the one host whose worker drives a certificate: its key never leaves that host.
-func hostOf(c config.Certificate) string {
+// HostOf returns the one host whose worker drives a certificate: its key never leaves that host.
+func HostOf(c config.Certificate) string {
 	for _, delivery := range c.Deliveries {
 		if delivery.Host != "" {
 			return delivery.Host
@@ -71,7 +71,7 @@ func targetOf(name string, c config.Certificate, group string) rotate.Target {
 		grace = time.Minute
 	}
 	return rotate.Target{
-		Name: name, Kind: tlscert.Name, Host: hostOf(c), Observed: c.Observe, Group: group,
+		Name: name, Kind: tlscert.Name, Host: HostOf(c), Observed: c.Observe, Group: group,
 		Waves: wavesOf(c), CanaryFor: grace,
 	}
 }

@@ -12,6 +12,7 @@ import (
 // inventory is the record zone: what is due, and which schedules succeeded.
 type inventory struct {
 	database *servicedb.DB
+	host     func(target string) (host string, declared bool)
 	now      func() time.Time
 }
 
@@ -23,7 +24,11 @@ func (i inventory) sweep(ctx context.Context, request activities.SweepRequest) (
 	}
 	result := activities.SweepResult{Cursor: cursor}
 	for _, d := range due {
-		result.Due = append(result.Due, activities.DueTarget{Target: d.Target, Kind: tlscert.Name, DueAt: d.DueAt})
+		host, declared := i.host(d.Target)
+		if !declared {
+			continue // it has just left the configuration
+		}
+		result.Due = append(result.Due, activities.DueTarget{Target: d.Target, Host: host, Kind: tlscert.Name, DueAt: d.DueAt})
 	}
 	return result, nil
 }

@@ -153,11 +153,11 @@ func RegisterWatcher(w worker.ActivityRegistry, watcher *rotate.Watcher) {
 }
 
 // Record serves the activities on the service database. It runs inside `castellan serve`.
-func Record(s Settings, database *servicedb.DB, now func() time.Time) worker.Worker {
+func Record(s Settings, database *servicedb.DB, host func(target string) (string, bool), now func() time.Time) worker.Worker {
 	options := s.options(recordSlots)
 	options.DisableWorkflowWorker = true
 	w := worker.New(s.Engine, activities.Record.Queue(""), options)
-	RegisterInventory(w, inventory{database: database, now: now})
+	RegisterInventory(w, inventory{database: database, host: host, now: now})
 	return w
 }
 

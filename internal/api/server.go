@@ -44,7 +44,7 @@ type Server struct {
 	Export    http.Handler // of the ledger: GET /v1/evidence
 	Schedules ScheduleKeeper
 	RoleOf    func(identity string) Role
-	Declared  func(target string) bool // whether the configuration has the target
+	Host      func(target string) (host string, declared bool) // which host's worker drives a target, if one must
 	Now       func() time.Time
 	Logger    *slog.Logger
 }

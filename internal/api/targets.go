@@ -60,7 +60,8 @@ func (s *Server) certificate(r *http.Request) (any, error) {
 // rotate starts a rotation, or tells the one under way.
 func (s *Server) rotate(r *http.Request) (any, error) {
 	name := r.PathValue("name")
-	if !s.Declared(name) {
+	host, declared := s.Host(name)
+	if !declared {
 		return nil, missing(name)
 	}
 	var request RotateRequest
@@ -74,14 +75,14 @@ func (s *Server) rotate(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.start(r.Context(), name, activities.Trigger{
+	return s.start(r.Context(), name, host, activities.Trigger{
 		Source: "operator", Actor: caller, Reason: request.Reason, Now: !request.Scheduled, Anytime: !request.Scheduled,
 		Compromise: request.Compromise, Until: request.Until,
 	})
 }
 
 // start begins the rotation workflow of a target. One that is under way is told to rotate now.
-func (s *Server) start(ctx context.Context, target string, trigger activities.Trigger) (Started, error) {
+func (s *Server) start(ctx context.Context, target, host string, trigger activities.Trigger) (Started, error) {
 	id := rotation.WorkflowID(target)
 	options := client.StartWorkflowOptions{
 		ID: id, TaskQueue: activities.Control.Queue(""),
@@ -90,7 +91,7 @@ func (s *Server) start(ctx context.Context, target string, trigger activities.Tr
 		TypedSearchAttributes:                    rotation.Attributes("certificate", target, trigger.Source),
 		StaticSummary:                            "asked for by " + trigger.Actor,
 	}
-	run, err := s.Temporal.ExecuteWorkflow(ctx, options, rotation.Name, rotation.Input{Target: target, Trigger: trigger})
+	run, err := s.Temporal.ExecuteWorkflow(ctx, options, rotation.Name, rotation.Input{Target: target, Host: host, Trigger: trigger})
 	if err == nil {
 		return Started{Workflow: id, Run: run.GetRunID()}, nil
 	}

@@ -70,12 +70,16 @@ func New(ctx context.Context, parts Parts) (*Service, error) {
 		parts.Logger.Info("schedules reconciled", "changes", applied.Text)
 	}
 	s := &Service{parts: parts, keeper: keeper}
-	s.record = workers.Record(parts.Settings, parts.Database, parts.Now)
+	host := func(name string) (string, bool) {
+		certificate, ok := parts.Config.Certificates[name]
+		return workers.HostOf(certificate), ok
+	}
+	s.record = workers.Record(parts.Settings, parts.Database, host, parts.Now)
 	server := &api.Server{
 		Database: parts.Database, Temporal: parts.Settings.Engine, Schedules: keeper,
 		Evidence: parts.Ledger.Handler(api.Caller), Export: exporter{parts.Ledger, parts.Logger},
 		RoleOf: RoleOf, Now: parts.Now, Logger: parts.Logger,
-		Declared: func(name string) bool { _, ok := parts.Config.Certificates[name]; return ok },
+		Host: host,
 	}
 	s.server = &http.Server{
 		Handler: server.Handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute,

@@ -10,6 +10,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"time"
 
 	"castellan.dev/activities"
@@ -198,8 +199,18 @@ func (k *Kind) sign(ctx context.Context, certificate Certificate, rotation rotat
 	return certificate.Issuer.Issue(ctx, request)
 }
 
-// Discard erases a candidate that was never published, or was taken back.
+// Discard erases a candidate that was never published, or was taken back: in the store, and where a
+// delivery kept it when the previous was restored.
 func (k *Kind) Discard(ctx context.Context, rotation rotate.Rotation) error {
+	certificate, err := k.resolve(rotation.Target)
+	if err != nil {
+		return err
+	}
+	for _, delivery := range certificate.Deliveries {
+		if err := delivery.Deliverer.Retire(ctx, rotation.Epoch); err != nil {
+			return fmt.Errorf("delivery %q: %w", delivery.Name, err)
+		}
+	}
 	return k.erase(ctx, rotation.Target, rotation.Epoch)
 }
 
