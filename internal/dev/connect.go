@@ -27,6 +27,7 @@ func (p *Process) connect(ctx context.Context) (err error) {
 	}
 	options := p.engine.ClientOptions(p.sources[name])
 	codec.Install(&options, p.codec)
+	p.telemetry.Install(&options)
 	p.client, err = client.DialContext(ctx, options)
 	if err != nil {
 		return err

@@ -29,6 +29,8 @@ import (
 	"castellan.dev/internal/serve"
 	"castellan.dev/internal/servicedb"
 	"castellan.dev/internal/state"
+	"castellan.dev/internal/telemetry"
+	"castellan.dev/internal/web"
 	"castellan.dev/workers"
 )
 
@@ -62,6 +64,9 @@ type Process struct {
 	api, web net.Listener
 	settings workers.Settings
 	codec    *codec.Codec
+
+	telemetry *telemetry.Telemetry
+	site      *web.Site
 }
 
 // Start starts everything in the order of dependence and undoes what it did when a part fails.
@@ -86,10 +91,12 @@ func Start(ctx context.Context, options Options) (_ *Process, err error) {
 		{"certificate authority", p.startCA},
 		{"engine", p.startEngine},
 		{"stores", p.openStores},
+		{"telemetry", p.openTelemetry},
 		{"connection to the engine", p.connect},
 		{"API", p.listen},
 		{"zones", p.startZones},
 		{"service", p.startService},
+		{"web page", p.openWeb},
 	} {
 		if err := part.start(ctx); err != nil {
 			return nil, fmt.Errorf("start %s: %w", part.name, err)
@@ -116,6 +123,7 @@ func (p *Process) Run(ctx context.Context) error {
 	}
 	group.Go(func() error { return p.service.Run(ctx) })
 	group.Go(func() error { return p.serveWeb(ctx) })
+	group.Go(func() error { return p.telemetry.Run(ctx) })
 	group.Go(func() error {
 		select {
 		case <-ctx.Done():

@@ -40,4 +40,10 @@ func (p *Process) Welcome(w io.Writer) {
   Temporal   %s, namespace %s
   CA         %s
 `, e.Web, e.API, e.Engine, e.Namespace, e.CA.URL)
+	if at := p.telemetry.Address(); at != "" {
+		fmt.Fprintf(w, "  metrics    http://%s/metrics\n", at)
+	}
+	if setup := p.site.Setup(); setup != "" {
+		fmt.Fprintf(w, "\nNobody can sign in yet. This link makes the first user, once:\n  %s\n", setup)
+	}
 }

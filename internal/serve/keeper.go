@@ -16,7 +16,7 @@ import (
 type keeper struct {
 	declared   []schedules.Schedule
 	reconciler schedules.Reconciler
-	parts      Parts
+	watchdog   *schedules.Watchdog
 }
 
 func newKeeper(parts Parts) (*keeper, error) {
@@ -28,12 +28,11 @@ func newKeeper(parts Parts) (*keeper, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &keeper{
-		declared: declared, parts: parts,
-		reconciler: schedules.Reconciler{
-			Engine: parts.Settings.Engine.ScheduleClient(), Converter: parts.Converter, Successes: successes{parts.Database},
-		},
-	}, nil
+	reconciler := schedules.Reconciler{
+		Engine: parts.Settings.Engine.ScheduleClient(), Converter: parts.Converter, Successes: successes{parts.Database},
+	}
+	watchdog := schedules.NewWatchdog(schedules.WatchdogParts{Declared: declared, Reconciler: reconciler, Log: parts.Logger, Now: parts.Now})
+	return &keeper{declared: declared, reconciler: reconciler, watchdog: watchdog}, nil
 }
 
 // Diff compares declared and actual schedules.
@@ -81,8 +80,11 @@ func (s successes) LastSuccess(ctx context.Context) (map[string]time.Time, error
 	return last, nil
 }
 
-// watch runs the watchdog until the context ends.
-func (k *keeper) watch(ctx context.Context) error {
-	<-ctx.Done()
-	return nil
-}
+// watchEvery is how often the watchdog looks. Schedules promise a success within minutes.
+const watchEvery = 30 * time.Second
+
+// watch runs the watchdog until the context ends. It logs alarms and is a collector of metrics.
+func (k *keeper) watch(ctx context.Context) error { return k.watchdog.Run(ctx, watchEvery) }
+
+// Watchdog returns the watchdog over the schedules, whose metrics the caller may serve.
+func (s *Service) Watchdog() *schedules.Watchdog { return s.keeper.watchdog }
