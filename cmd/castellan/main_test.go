@@ -189,7 +189,7 @@ func configuration(t *testing.T, top string) string {
 		if err := os.MkdirAll(served, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		fmt.Fprintf(&text, "  %s:\n    issuer: internal\n    observe: %t\n    dnsNames: [localhost]\n    lifetime: 1h\n", c.name, c.observed)
+		fmt.Fprintf(&text, "  %s:\n    issuer: internal\n    observe: %t\n    dnsNames: [localhost]\n    lifetime: 1h\n    canaryGrace: 1s\n", c.name, c.observed)
 		fmt.Fprintf(&text, "    deliveries: [{name: files, kind: files, directory: %s}]\n", served)
 		fmt.Fprintf(&text, "    consumers: [{name: %s, kind: tls, addresses: [%q], serverName: localhost}]\n", c.name, address(t, c.name, served, c.down))
 	}

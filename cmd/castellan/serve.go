@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"castellan.dev/internal/codec"
 	"castellan.dev/internal/identity"
@@ -14,6 +15,7 @@ import (
 	"castellan.dev/internal/ledger"
 	"castellan.dev/internal/serve"
 	"castellan.dev/internal/servicedb"
+	"castellan.dev/internal/telemetry"
 	"castellan.dev/workers"
 )
 
@@ -42,6 +44,12 @@ func runServe(ctx context.Context, i *installation.Installation) error {
 	if err := i.Dir.Make(); err != nil {
 		return err
 	}
+	told, err := telemetry.New(ctx, i.Config.Telemetry, telemetry.Options{Service: "castellan-serve", Logger: i.Logger})
+	if err != nil {
+		return err
+	}
+	i.Telemetry = told
+	defer closing(ctx, i, "close telemetry", told.Close)
 	engine, sealed, err := i.Engine(ctx, identity.Serve)
 	if err != nil {
 		return err
@@ -56,13 +64,7 @@ func runServe(ctx context.Context, i *installation.Installation) error {
 	if err != nil {
 		return err
 	}
-	defer func() {
-		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
-		if err := log.Close(stop); err != nil {
-			i.Logger.Error("close ledger", "error", err)
-		}
-	}()
+	defer closing(ctx, i, "close ledger", log.Close)
 	source, err := i.Identity(ctx, identity.Serve)
 	if err != nil {
 		return err
@@ -78,8 +80,23 @@ func runServe(ctx context.Context, i *installation.Installation) error {
 	if err != nil {
 		return err
 	}
-	i.Logger.Info("serving", "api", listener.Addr().String())
-	return service.Run(ctx)
+	if err := told.Register(telemetry.Inventory(database, i.Now, i.Logger), service.Watchdog()); err != nil {
+		return err
+	}
+	i.Logger.Info("serving", "api", listener.Addr().String(), "metrics", told.Address())
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return told.Run(ctx) })
+	group.Go(func() error { return service.Run(ctx) })
+	return group.Wait()
+}
+
+// closing closes a part after the context has ended; nobody is left to return the failure to.
+func closing(ctx context.Context, i *installation.Installation, act string, part func(context.Context) error) {
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if err := part(stop); err != nil {
+		i.Logger.Error(act, "error", err)
+	}
 }
 
 // openLedger opens the log for its one writer.

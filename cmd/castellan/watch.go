@@ -13,7 +13,8 @@ import (
 )
 
 func watchCommand(f *flags) *cobra.Command {
-	return &cobra.Command{
+	var once bool
+	cmd := &cobra.Command{
 		Use:   "watch NAME",
 		Short: "Follow a certificate's rotation to its end",
 		Long: `Shows where the rotation stands, who is not proven to use the candidate since when, and what
@@ -23,6 +24,7 @@ elsewhere a line is printed when something changes; with -o json, a JSON object 
 The exit code is 0 when it ends as RETIRED, PROVEN_DEAD, TESTED or NOT_DUE, and 1 otherwise.
 Interrupting watch does not touch the rotation.`,
 		Example: `  castellan rotations watch payments
+  castellan rotations watch payments --once          what it does at this moment
   castellan rotations watch payments -o json | jq -r .state`,
 		Args: args("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -31,13 +33,19 @@ Interrupting watch does not touch the rotation.`,
 				return err
 			}
 			w := &watcher{client: client, printer: f.printer(cmd), target: args[0]}
-			err = w.follow(cmd.Context())
+			if once {
+				err = w.glance(cmd.Context())
+			} else {
+				err = w.follow(cmd.Context())
+			}
 			if err != nil && activities.KindOf(err) == activities.NotFound {
 				return withHint(err, "start one with `castellan certs rotate "+args[0]+"`")
 			}
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&once, "once", false, "look once, and exit with 0 whatever there is to see")
+	return cmd
 }
 
 // watcher follows one rotation.
@@ -70,6 +78,16 @@ func (w *watcher) follow(ctx context.Context) error {
 		return nil
 	}
 	return answerError{fmt.Sprintf("rotation of %q ended as %s: %s", w.target, live.Result.State, live.Result.Sentence)}
+}
+
+// glance shows the rotation as it is now.
+func (w *watcher) glance(ctx context.Context) error {
+	live, err := w.client.Live(ctx, w.target, w.run)
+	if err != nil {
+		return explained(err)
+	}
+	w.show(live)
+	return nil
 }
 
 // end looks again and again until the rotation ends, and returns the last look.
@@ -223,6 +241,9 @@ func (w *watcher) rest(live api.Live) []cell {
 			until = ", until " + p.when(s.WaitUntil)
 		}
 		cells = append(cells, text("waiting for %s since %s%s", s.Waiting, p.when(s.WaitSince), until))
+	}
+	if s.Placed && s.Waiting == "" && len(s.Stragglers) == 0 && s.Wave < len(s.Plan.Waves) && live.Result == nil {
+		cells = append(cells, text("looking whether %s use it", strings.Join(s.Plan.Waves[s.Wave].Consumers, ", ")))
 	}
 	for _, missing := range s.Stragglers {
 		cells = append(cells, cell{w.straggler(missing), standingCell(missing.Standing).style})

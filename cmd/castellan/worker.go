@@ -11,6 +11,7 @@ import (
 
 	"castellan.dev/activities"
 	"castellan.dev/internal/installation"
+	"castellan.dev/internal/telemetry"
 	"castellan.dev/workers"
 )
 
@@ -33,6 +34,13 @@ With --host, a privileged worker serves only the targets whose files are on that
 			if err != nil {
 				return err
 			}
+			// Metrics are served by castellan serve: a worker may share its configuration and its machine.
+			i.Telemetry, err = telemetry.New(cmd.Context(), i.Config.Telemetry,
+				telemetry.Options{Service: "castellan-worker-" + zone, Logger: i.Logger, WithoutMetrics: true})
+			if err != nil {
+				return err
+			}
+			defer closing(cmd.Context(), i, "close telemetry", i.Telemetry.Close)
 			w, err := zoneWorker(cmd.Context(), i, activities.Zone(zone), host)
 			if err != nil {
 				return err
