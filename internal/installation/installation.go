@@ -32,6 +32,7 @@ import (
 	"castellan.dev/internal/ledger"
 	"castellan.dev/internal/servicedb"
 	"castellan.dev/internal/state"
+	"castellan.dev/internal/telemetry"
 	"castellan.dev/workers"
 )
 
@@ -42,6 +43,8 @@ type Installation struct {
 	Endpoints *state.Endpoints // of the castellan-dev in Dir; nil where there is none
 	Logger    *slog.Logger
 	Now       func() time.Time
+
+	Telemetry *telemetry.Telemetry // installed in connections to the engine; nil: they tell nothing
 }
 
 // Open reads the configuration: the file that is named, or castellan.yaml in the state directory. Every
@@ -113,6 +116,7 @@ func (i *Installation) Engine(ctx context.Context, name string) (client.Client, 
 		return nil, nil, err
 	}
 	codec.Install(&options, sealed)
+	i.Telemetry.Install(&options)
 	c, err := client.DialContext(ctx, options)
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect to Temporal at %s as %q: %w", options.HostPort, name, err)
