@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -107,20 +108,34 @@ func edit(ts *testscript.TestScript, _ bool, args []string) {
 // TestWithCastellanDev runs the transcripts that talk to a castellan-dev. They share one; each uses
 // certificates of its own.
 func TestWithCastellanDev(t *testing.T) {
-	dir := start(t)
-	t.Run("scripts", func(t *testing.T) {
-		testscript.Run(t, testscript.Params{
-			Dir: "testdata/dev",
-			Setup: func(e *testscript.Env) error {
-				e.Setenv("XDG_DATA_HOME", filepath.Dir(string(dir)))
-				e.Setenv("DEV", string(dir))
-				return nil
-			},
-			Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "until": until},
-			RequireUniqueNames:  true,
-			RequireExplicitExec: true,
-		})
-	})
+	dir, stop := start(t)
+	scripts := func(from string) func(t *testing.T) {
+		return func(t *testing.T) {
+			testscript.Run(t, testscript.Params{
+				Dir: from,
+				Setup: func(e *testscript.Env) error {
+					e.Setenv("XDG_DATA_HOME", filepath.Dir(string(dir)))
+					e.Setenv("DEV", string(dir))
+					return nil
+				},
+				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "until": until, "pick": pick},
+				RequireUniqueNames:  true,
+				RequireExplicitExec: true,
+			})
+		}
+	}
+	t.Run("running", scripts("testdata/dev"))
+	stop()
+	t.Run("stopped", scripts("testdata/stopped"))
+}
+
+// pick sets a variable to the first match of a pattern's group in a file: pick VARIABLE FILE PATTERN.
+func pick(ts *testscript.TestScript, _ bool, args []string) {
+	found := regexp.MustCompile(args[2]).FindStringSubmatch(ts.ReadFile(args[1]))
+	if len(found) != 2 {
+		ts.Fatalf("%s does not match %q", args[1], args[2])
+	}
+	ts.Setenv(args[0], found[1])
 }
 
 // until repeats a command until its standard output contains the text: until TEXT COMMAND...
@@ -148,12 +163,12 @@ var certificates = []struct {
 	{name: "payments"}, {name: "orders"}, {name: "watched"}, {name: "steered", down: true}, {name: "lost", down: true}, {name: "adopted", observed: true},
 }
 
-// start runs a castellan-dev until the test ends and returns its state directory, the default one of
-// the directory above it.
-func start(t *testing.T) state.Dir {
+// start runs a castellan-dev until it is stopped, at the latest by the end of the test, and returns its
+// state directory, the default one of the directory above it.
+func start(t *testing.T) (dir state.Dir, stop func()) {
 	t.Helper()
 	top := t.TempDir()
-	dir := state.Dir(filepath.Join(top, "castellan"))
+	dir = state.Dir(filepath.Join(top, "castellan"))
 	if err := dir.Make(); err != nil {
 		t.Fatal(err)
 	}
@@ -176,8 +191,9 @@ func start(t *testing.T) state.Dir {
 			t.Error(err)
 		}
 	})
-	t.Cleanup(func() { cancel(); running.Wait() })
-	return dir
+	stop = func() { cancel(); running.Wait() }
+	t.Cleanup(stop)
+	return dir, stop
 }
 
 func configuration(t *testing.T, top string) string {

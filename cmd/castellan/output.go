@@ -35,6 +35,48 @@ func (f *flags) printer(cmd *cobra.Command) *printer {
 	return p
 }
 
+// size returns the terminal's columns and rows.
+func (p *printer) size() (width, height int) {
+	if file, ok := p.out.(*os.File); ok {
+		if width, height, err := term.GetSize(int(file.Fd())); err == nil && width > 0 && height > 0 {
+			return width, height
+		}
+	}
+	return 80, 24
+}
+
+// fit cuts a picture to the terminal, because what wraps or scrolls cannot be redrawn.
+func fit(lines []string, width, height int) []string {
+	if most := max(height-1, 2); len(lines) > most {
+		lines = append(lines[:most-1:most-1], fmt.Sprintf("  and %d lines more", len(lines)-most+1))
+	}
+	out := make([]string, len(lines))
+	for i, line := range lines {
+		out[i] = cut(line, width-1)
+	}
+	return out
+}
+
+// cut shortens a line to so many visible characters; what colours it is kept.
+func cut(line string, most int) string {
+	var out strings.Builder
+	visible, escape := 0, false
+	for _, r := range line {
+		switch {
+		case r == '\x1b':
+			escape = true
+			out.WriteRune(r)
+		case escape:
+			escape = r != 'm'
+			out.WriteRune(r)
+		case visible < most:
+			visible++
+			out.WriteRune(r)
+		}
+	}
+	return out.String()
+}
+
 // style is an SGR parameter; empty leaves text as it is.
 type style string
 

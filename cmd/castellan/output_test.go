@@ -107,6 +107,13 @@ func TestATerminalIsRedrawnInPlace(t *testing.T) {
 	}
 }
 
+func TestAPictureFitsTheTerminal(t *testing.T) {
+	got := fit([]string{"\x1b[31mstraggler\x1b[0m", "b", "c", "d", "e"}, 6, 4)
+	if diff := cmp.Diff([]string{"\x1b[31mstrag\x1b[0m", "b", "  and"}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestElsewhereOnlyNewsIsPrinted(t *testing.T) {
 	var out bytes.Buffer
 	w := &watcher{printer: printerAt(&out), target: "payments"}

@@ -129,7 +129,12 @@ func (w *watcher) show(live api.Live) {
 	case p.json:
 		w.showJSON(live)
 	case p.terminal:
-		w.redraw(w.picture(live))
+		width, height := p.size()
+		lines := w.picture(live)
+		if live.Result == nil { // the last picture stays, so it may be as large as it is
+			lines = fit(lines, width, height)
+		}
+		w.redraw(lines)
 	default:
 		for _, line := range w.news(live) {
 			p.line(line)
