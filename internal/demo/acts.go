@@ -48,6 +48,26 @@ func acts() []act {
 	}
 }
 
+// until polls a condition until it holds, fails, or the context ends. What castellan cannot answer now
+// is asked again.
+func until(ctx context.Context, every time.Duration, holds func() (bool, error)) error {
+	for {
+		done, err := holds()
+		var own *activities.Error
+		if again := errors.As(err, &own) && own.Kind == activities.Transient; !again && (err != nil || done) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			if err != nil {
+				return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+			}
+			return context.Cause(ctx)
+		case <-time.After(every):
+		}
+	}
+}
+
 // begin starts every process.
 func begin(ctx context.Context, s *show) (string, error) {
 	if err := s.launch(ctx); err != nil {
@@ -122,7 +142,7 @@ func restart(ctx context.Context, s *show) (string, error) {
 	if err := s.work(); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("pid %d; what the killed one had in hand is tried again when its time is over, a minute", s.worker.cmd.Process.Pid), nil
+	return fmt.Sprintf("pid %d; what the killed one had in hand is tried again when its heartbeats are missed", s.worker.cmd.Process.Pid), nil
 }
 
 // converge waits until castellan has named the late replica, and until the same rotation has ended well.
@@ -228,9 +248,9 @@ func survive(ctx context.Context, s *show) (string, error) {
 
 // What the show must have seen before it ends.
 const (
-	neededRotations = 5 // begun by the schedule, after the first of every target
-	neededLoad      = 90 * time.Second
-	neededProbes    = 1000
+	neededRotations = 6 // begun by the schedule, after the first of every target
+	neededLoad      = 2 * time.Minute
+	neededProbes    = 1500
 )
 
 // enough waits until there was enough to see.

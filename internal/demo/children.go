@@ -180,18 +180,3 @@ func (s *show) serve() error {
 
 // lag is how late the straggling replica reloads: after castellan's first look has ended.
 const lag = 9 * time.Second
-
-// until polls a condition until it holds, fails, or the context ends.
-func until(ctx context.Context, every time.Duration, holds func() (bool, error)) error {
-	for {
-		done, err := holds()
-		if err != nil || done {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(every):
-		}
-	}
-}

@@ -113,7 +113,6 @@ func leaks(ctx context.Context, s *show) (string, error) {
 	if hits, _, err := search(ctx, needles, s.layout.served("")); err != nil || len(hits) == 0 {
 		return "", errors.Join(err, errors.New("the search does not even find the keys that are served"))
 	}
-	dir := string(s.layout.state)
 	databases, err := filepath.Glob(s.layout.state.Database() + "*")
 	if err != nil {
 		return "", err
@@ -131,7 +130,7 @@ func leaks(ctx context.Context, s *show) (string, error) {
 		return "", fmt.Errorf("a private key is in %s", strings.Join(hits, ", "))
 	}
 	s.outcome.leak = fmt.Sprintf("none of %d keys is in any of %d files of engine, databases, store, evidence and logs", len(s.keys.found), files)
-	return strings.ReplaceAll(s.outcome.leak, dir+"/", ""), nil
+	return s.outcome.leak, nil
 }
 
 // search returns the files that hold one of the needles, and how many were read. A file that was removed

@@ -78,12 +78,30 @@ func Run(ctx context.Context, options Options) error {
 	s.screen.open()
 	err = s.play(ctx, func(run func(context.Context)) { group.Go(func() { run(background) }) })
 	s.screen.close()
-	s.summary(err)
 	if options.Stay && ctx.Err() == nil {
+		s.summary(err)
 		fmt.Fprintln(options.Out, "\nEverything keeps running. Ctrl-C ends it.")
 		<-ctx.Done()
+		end()
+		group.Wait()
+		return errors.Join(err, s.unfailed())
 	}
+	end()
+	group.Wait() // the last probes count, too
+	err = errors.Join(err, s.unfailed())
+	s.summary(err)
 	return err
+}
+
+// unfailed is an error when a probe failed.
+func (s *show) unfailed() error {
+	if s.load == nil {
+		return nil
+	}
+	if c := s.load.Count(); c.Failed > 0 {
+		return fmt.Errorf("%w: %d of %d probes failed, first: %s", ErrFailed, c.Failed, c.Probes, c.Failure)
+	}
+	return nil
 }
 
 func newShow(options Options, fail context.CancelCauseFunc) (*show, error) {
@@ -120,8 +138,8 @@ func (s *show) play(ctx context.Context, background func(func(context.Context)))
 		text, err := a.play(limited, s)
 		cancel()
 		if err != nil {
-			if ctx.Err() != nil {
-				err = context.Cause(ctx)
+			if ctx.Err() != nil { // interrupted, or a child ended: that is why nothing more was seen
+				err = errors.New(context.Cause(ctx).Error())
 			}
 			s.screen.act(i, failed, err.Error())
 			return fmt.Errorf("%w: %s: %w", ErrFailed, a.title, err)
@@ -196,26 +214,24 @@ func (s *show) summary(err error) {
 	}
 	rows = append(rows, [2]string{"took", time.Since(s.screen.began).Round(time.Second).String()})
 	table(out, rows)
-	if s.options.Stay || !s.layout.fresh {
-		fmt.Fprintln(out)
-		s.where()
-	}
 	fmt.Fprintln(out)
-	if err != nil {
-		fmt.Fprintln(out, err)
-		return
+	s.where()
+	if err == nil {
+		fmt.Fprintln(out, "\nEvery act happened, and no handshake failed.")
 	}
-	fmt.Fprintln(out, "Every act happened, and no handshake failed.")
 }
 
-// where prints the addresses.
+// where prints the addresses, and what is left to look at.
 func (s *show) where() {
-	rows := [][2]string{{"state", string(s.layout.state)}, {"logs", s.layout.logs()}}
-	if s.endpoints.API != "" {
-		rows = append(rows, [][2]string{
-			{"web page", s.endpoints.Web}, {"API", s.endpoints.API}, {"Temporal", s.endpoints.Engine + ", namespace " + s.endpoints.Namespace},
-			{"CA", s.endpoints.CA.URL}, {"look around", s.options.Castellan + " certs list --state " + string(s.layout.state)},
-		}...)
+	rows := [][2]string{
+		{"web page", s.endpoints.Web}, {"API", s.endpoints.API}, {"Temporal", s.endpoints.Engine + ", namespace " + s.endpoints.Namespace},
+		{"CA", s.endpoints.CA.URL},
+	}
+	if s.options.Stay {
+		rows = append(rows, [2]string{"look around", s.options.Castellan + " certs list --state " + string(s.layout.state)})
+	}
+	if s.options.Stay || !s.layout.fresh {
+		rows = append(rows, [][2]string{{"state", string(s.layout.state)}, {"logs", s.layout.logs()}}...)
 	}
 	table(s.options.Out, rows)
 }
