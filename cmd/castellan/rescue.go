@@ -142,7 +142,7 @@ func (p *printer) situation(s rescue.Situation, rollback bool) {
 	}
 	sort.Strings(delivered)
 	fence := ""
-	if s.Fence != s.Epoch {
+	if s.Open && s.Fence != s.Epoch {
 		fence = fmt.Sprintf("epoch %d: a rollback has begun", s.Fence)
 	}
 	p.fields(

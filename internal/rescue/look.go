@@ -114,7 +114,7 @@ func (r *Rescue) rollbackSteps(head rotate.Head) []string {
 	case len(head.Published) == 0:
 		return []string{"discard the candidate"}
 	case head.Previous.Fingerprint == "":
-		return []string{"put back what was there", "discard the candidate"}
+		return []string{"discard the candidate; where it was published it stays, because there was nothing before"}
 	}
 	return []string{"put the previous back through " + strings.Join(head.Published, ", "), "prove that the consumers use it again", "discard the candidate"}
 }

@@ -90,10 +90,10 @@ func (r *Rescue) spread(ctx context.Context, head rotate.Head, request activitie
 			return nil, nil, err
 		}
 		if len(seen.Stragglers) > 0 {
-			r.tell(Event{Step: activities.Converge.Name, Sentence: fmt.Sprintf("%d addresses are not proven to use the candidate", len(seen.Stragglers)), Stragglers: seen.Stragglers})
+			r.tell(Event{Step: activities.Converge.Name, Sentence: fmt.Sprintf("%s not proven to use the candidate", count(len(seen.Stragglers))), Stragglers: seen.Stragglers})
 			return nil, seen.Stragglers, nil
 		}
-		r.tell(Event{Step: activities.Converge.Name, Sentence: fmt.Sprintf("%d addresses use the candidate", seen.Addresses)})
+		r.tell(Event{Step: activities.Converge.Name, Sentence: fmt.Sprintf("%s proven to use the candidate", count(seen.Addresses))})
 		evidence = append(evidence, seen.Proof.Evidence...)
 	}
 	return evidence, nil, nil
@@ -169,17 +169,18 @@ func (r *Rescue) restore(ctx context.Context, head rotate.Head, request activiti
 	if err != nil {
 		return nil, err
 	}
-	r.tell(Event{Step: activities.Rollback.Name, Sentence: restored.Proof.Sentence})
 	if head.Previous.Fingerprint == "" {
-		return nil, nil // there was nothing before that anybody could use
+		r.tell(Event{Step: activities.Rollback.Name, Sentence: "there was nothing before: where the candidate was published it stays visible"})
+		return nil, nil
 	}
+	r.tell(Event{Step: activities.Rollback.Name, Sentence: restored.Proof.Sentence})
 	seen, err := r.converge(ctx, request, head.Previous.Fingerprint, head.Candidate.Fingerprint, r.everybody(), r.options.Patience, false)
 	if err != nil {
 		return nil, err
 	}
-	sentence := fmt.Sprintf("%d addresses use the previous again", seen.Addresses)
+	sentence := fmt.Sprintf("%s proven to use the previous again", count(seen.Addresses))
 	if len(seen.Stragglers) > 0 {
-		sentence = fmt.Sprintf("%d addresses do not use the previous yet", len(seen.Stragglers))
+		sentence = fmt.Sprintf("%s not proven to use the previous yet", count(len(seen.Stragglers)))
 	}
 	r.tell(Event{Step: activities.Converge.Name, Sentence: sentence, Stragglers: seen.Stragglers})
 	return seen.Stragglers, nil
@@ -236,6 +237,14 @@ func (r *Rescue) tell(event Event) {
 	}
 }
 
+// count writes a number of addresses.
+func count(n int) string {
+	if n == 1 {
+		return "1 address is"
+	}
+	return fmt.Sprintf("%d addresses are", n)
+}
+
 // idle is the outcome where no rotation is in hand.
 func (r *Rescue) idle(head rotate.Head) Outcome {
 	out := r.outcome(head)
@@ -272,7 +281,7 @@ func (r *Rescue) stuck(ctx context.Context, missing []activities.Straggler, caus
 			names = append(names, strings.TrimSpace(s.Consumer+" "+s.Address))
 		}
 		out.Sentence = "waiting for " + strings.Join(names, ", ")
-		cause = activities.Errorf(activities.Failed, "%d addresses are not proven: %s", len(missing), strings.Join(names, ", "))
+		cause = activities.Errorf(activities.Failed, "%s not proven: %s", count(len(missing)), strings.Join(names, ", "))
 	}
 	return out, cause
 }
