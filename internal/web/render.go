@@ -82,7 +82,7 @@ func relative(now, t time.Time) string {
 	distance := span(d.Abs())
 	switch {
 	case d.Abs() < time.Second:
-		return "now"
+		return "just now"
 	case d > 0:
 		return "in " + distance
 	}
