@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -141,30 +140,37 @@ type gate struct {
 
 // around runs a step with what is asked for.
 func around[T any](g gate, step string, act func() (T, error)) (T, error) {
-	g.stop(step + ":before")
+	held := g.stop(step + ":before")
 	result, err := act()
 	if g.at == step+":twice" {
 		result, err = act()
 	}
 	g.stop(step + ":after")
+	if held {
+		text := "ok"
+		if err != nil {
+			text = string(activities.KindOf(err)) + ": " + err.Error()
+		}
+		_ = os.WriteFile(filepath.Join(g.dir, "outcome"), []byte(text), 0o600) // read by the zombie cases only
+	}
 	return result, err
 }
 
-// stop blocks at the place that was asked for, once.
-func (g gate) stop(place string) {
+// stop blocks at the place that was asked for, once, and reports whether it did.
+func (g gate) stop(place string) bool {
 	if g.at != place {
-		return
+		return false
 	}
 	reached := filepath.Join(g.dir, "reached")
 	if _, err := os.Stat(reached); err == nil {
-		return
+		return false
 	}
 	if err := os.WriteFile(reached, []byte(place), 0o600); err != nil {
 		panic(err)
 	}
 	for {
 		if _, err := os.Stat(filepath.Join(g.dir, "go")); err == nil {
-			return
+			return true
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -187,15 +193,7 @@ func (g gate) Test(ctx context.Context, r rotate.Rotation) (activities.Proof, er
 }
 
 func (g gate) Publish(ctx context.Context, r rotate.Rotation, deliveries []string) (activities.Proof, error) {
-	proof, err := around(g, "publish", func() (activities.Proof, error) { return g.Kind.Publish(ctx, r, deliveries) })
-	if strings.HasPrefix(g.at, "publish") {
-		text := "ok"
-		if err != nil {
-			text = string(activities.KindOf(err)) + ": " + err.Error()
-		}
-		_ = os.WriteFile(filepath.Join(g.dir, "published"), []byte(text), 0o600) // read by the zombie case only
-	}
-	return proof, err
+	return around(g, "publish", func() (activities.Proof, error) { return g.Kind.Publish(ctx, r, deliveries) })
 }
 
 func (g gate) Restore(ctx context.Context, r rotate.Rotation, under activities.Epoch, deliveries []string) (activities.Proof, error) {

@@ -101,13 +101,24 @@ func (c *trial) reloading(l *lab) string {
 
 // start runs a worker process of the case's host; at names the gate, others are variables.
 func (c *trial) start(ctx context.Context, at string, variables ...string) error {
-	for _, leftover := range []string{"reached", "go", "published"} {
+	for _, leftover := range []string{"reached", "go", "outcome"} {
 		os.Remove(filepath.Join(c.dir, leftover))
 	}
 	variables = append([]string{"FAULTS_HOST=" + c.target, "FAULTS_AT=" + at, "FAULTS_DIR=" + c.dir}, variables...)
 	c.worker = c.lab.child(ctx, roleWorker, c.target+".log", variables...)
 	ready := filepath.Join(c.dir, fmt.Sprintf("ready-%d", c.worker.Process.Pid))
-	return poll(ctx, "the worker is ready", func() (bool, error) { return exists(ready), nil })
+	ended := make(chan struct{})
+	cmd := c.worker
+	go func() { cmd.Wait(); close(ended) }()
+	return poll(ctx, "the worker is ready", func() (bool, error) {
+		select {
+		case <-ended:
+			text, _ := os.ReadFile(filepath.Join(c.lab.dir, c.target+".log"))
+			return false, fmt.Errorf("the worker ended: %s", tail(text))
+		default:
+			return exists(ready), nil
+		}
+	})
 }
 
 // kill ends the worker at once.
@@ -116,7 +127,9 @@ func (c *trial) kill() {
 		return
 	}
 	c.worker.Process.Signal(syscall.SIGKILL)
-	c.worker.Wait()
+	for c.worker.Process.Signal(syscall.Signal(0)) == nil {
+		time.Sleep(5 * time.Millisecond)
+	}
 	c.worker = nil
 }
 

@@ -71,8 +71,8 @@ func judge(s State, now time.Time) verdictOf {
 	if len(s.Stragglers) == 0 {
 		return waveProven
 	}
-	if s.Wave > 0 {
-		return waveWaiting
+	if s.Wave > 0 || s.Plan.Previous == "" {
+		return waveWaiting // there is nothing to go back to before the first certificate
 	}
 	for _, missing := range s.Stragglers {
 		if missing.Standing == activities.Broken && !slices.Contains(s.Baseline, missing.Consumer+" "+missing.Address) &&
@@ -96,14 +96,14 @@ func merge(before, after []activities.Straggler) []activities.Straggler {
 	return out
 }
 
-// patience is how long one look keeps looking: short at first so that a hot reload is noticed at once
-// and shown stragglers are fresh; long later so that a straggler of weeks costs few events.
-func patience(rounds int, grace time.Duration) time.Duration {
+// patience is how long one look keeps looking: short at first so that stragglers are shown soon, long
+// later so that a straggler of weeks costs few events.
+func patience(rounds int) time.Duration {
 	switch {
 	case rounds == 0:
-		return max(5*time.Second, min(grace, 30*time.Second)) + time.Second
-	case rounds < 5:
-		return 30 * time.Second
+		return 5 * time.Second
+	case rounds < 6:
+		return 15 * time.Second
 	case rounds < 20:
 		return 2 * time.Minute
 	}

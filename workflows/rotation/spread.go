@@ -77,7 +77,7 @@ func (r *run) converge(ctx workflow.Context, wave activities.Wave) error {
 		if err := r.gate(ctx); err != nil {
 			return err
 		}
-		result, err := r.look(ctx, wave, patience(r.state.Rounds, r.state.Plan.CanaryGrace))
+		result, err := r.look(ctx, wave, patience(r.state.Rounds))
 		if err != nil {
 			return err
 		}
@@ -146,6 +146,9 @@ func (r *run) undo(ctx workflow.Context, why string) (Result, error) {
 		return r.finish(ctx), nil
 	}
 	end := activities.Aborted
+	if r.state.Touched && r.state.Plan.Previous == "" {
+		return r.quarantine(ctx, why+"; nothing was there before, so the candidate stays visible", nil)
+	}
 	if r.state.Touched {
 		restored, err := activities.Rollback.Run(ctx, r.state.Host, "put the previous back", r.step())
 		if err != nil {

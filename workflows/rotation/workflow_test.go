@@ -32,7 +32,7 @@ func newWorld() *world {
 	return &world{
 		plan: activities.Plan{
 			Verdict: activities.Verdict{Due: true, Sentence: "renews at 2/3 of its lifetime"}, Rotation: "payments@4", Epoch: 4,
-			Kind: "certificate", State: activities.Planned, Previous: "old", CanaryGrace: 20 * time.Second,
+			Kind: "certificate", State: activities.Planned, Previous: "old", CanaryGrace: 5 * time.Second,
 			Waves: []activities.Wave{{Deliveries: []string{"canary"}, Consumers: []string{"one"}}, {Deliveries: []string{"rest"}, Consumers: []string{"two"}}},
 		},
 		fail: map[string]error{},

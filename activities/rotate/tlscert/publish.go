@@ -83,9 +83,9 @@ func (k *Kind) Restore(ctx context.Context, rotation rotate.Rotation, under acti
 		if err != nil {
 			return activities.Proof{}, err
 		}
-		visible, err := delivery.Deliverer.Restore(ctx, rotation.Epoch, under)
-		if err != nil && activities.KindOf(err) == activities.NotFound {
-			continue // the crashed attempt never reached this delivery, or there was nothing before
+		visible, err := k.restoreOne(ctx, certificate, delivery, rotation, under)
+		if err == nil && visible.Fingerprint == "" {
+			continue // the candidate never came here
 		}
 		if err != nil {
 			return activities.Proof{}, fmt.Errorf("delivery %q: %w", name, err)
@@ -100,6 +100,36 @@ func (k *Kind) Restore(ctx context.Context, rotation rotate.Rotation, under acti
 		sentence = "previous restored through " + strings.Join(restored, ", ")
 	}
 	return activities.Proof{At: k.now().UTC(), Sentence: sentence}, nil
+}
+
+// restoreOne puts back what one delivery held before. Where it held nothing, and shows the candidate now,
+// the previous certificate is published there from the store.
+func (k *Kind) restoreOne(ctx context.Context, certificate Certificate, delivery Delivery, rotation rotate.Rotation, under activities.Epoch) (deliver.Visible, error) {
+	visible, err := delivery.Deliverer.Restore(ctx, rotation.Epoch, under)
+	if err == nil || activities.KindOf(err) != activities.NotFound {
+		return visible, err
+	}
+	visible, err = delivery.Deliverer.Observe(ctx)
+	if err != nil || visible.Fingerprint == "" || visible.Fingerprint == rotation.Expected[delivery.Name] {
+		return deliver.Visible{}, err
+	}
+	pair, err := k.pair(ctx, rotation.Target, rotation.Previous.Epoch)
+	if err != nil {
+		return deliver.Visible{}, &activities.Error{Kind: activities.Failed, Final: true, Cause: err,
+			Detail: "the candidate is visible, nothing was there before, and castellan does not hold the previous certificate: " + err.Error()}
+	}
+	stored, _, err := k.load(ctx, rotation.Target, rotation.Previous.Epoch)
+	if err != nil {
+		return deliver.Visible{}, err
+	}
+	bundle, err := certificate.bundle(ctx)
+	if err != nil {
+		return deliver.Visible{}, err
+	}
+	return delivery.Deliverer.Publish(ctx, deliver.Material{
+		Rotation: rotation.ID, Epoch: under, Fingerprint: Fingerprint(pair.Leaf), Chain: stored.Chain, Key: stored.Key,
+		Bundle: bundle, NotAfter: pair.Leaf.NotAfter,
+	}, visible.Fingerprint)
 }
 
 // Retire erases the previous key: in the store and wherever a delivery kept it.
