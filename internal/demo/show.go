@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -198,7 +200,7 @@ func (s *show) summary(err error) {
 		c := s.load.Count()
 		rows = append(rows,
 			[2]string{"probes", fmt.Sprintf("%d fresh connections with one request each, no retry, no resumption", c.Probes)},
-			[2]string{"failed", fmt.Sprintf("%d %s", c.Failed, c.Failure)},
+			[2]string{"failed", strings.TrimSpace(fmt.Sprintf("%d %s", c.Failed, c.Failure))},
 			[2]string{"interval", c.Interval().Round(time.Millisecond).String() + " between two probes"},
 			[2]string{"longest gap", c.Longest.Round(time.Millisecond).String() + " between two successful probes"},
 			[2]string{"rotations", s.counts()})
@@ -240,10 +242,16 @@ func (s *show) where() {
 func (s *show) counts() string {
 	counts := s.watcher.outcomes(func(api.Rotation) bool { return true })
 	var parts []string
-	for _, name := range append(phases, string(activities.ProvenDead), string(activities.RolledBack), string(activities.Aborted), string(activities.Quarantined), string(activities.Superseded)) {
-		if n := counts[activities.State(name)]; n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", n, name))
+	open := 0
+	for _, state := range slices.Sorted(maps.Keys(counts)) {
+		if !state.Ended() {
+			open += counts[state]
+			continue
 		}
+		parts = append(parts, fmt.Sprintf("%d %s", counts[state], state))
+	}
+	if open > 0 {
+		parts = append(parts, fmt.Sprintf("%d under way", open))
 	}
 	return strings.Join(parts, ", ")
 }

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"castellan.dev/internal/config"
 	"castellan.dev/workers"
@@ -95,8 +96,12 @@ func TestEveryChildIsStoppedWithItsChildren(t *testing.T) {
 	c.stop()
 	<-polite.done
 	for _, one := range []*child{polite, killed} {
-		if err := syscall.Kill(-one.cmd.Process.Pid, 0); !errors.Is(err, syscall.ESRCH) {
-			t.Errorf("group of %s: got %v, want it gone", one.name, err)
+		// What a child has left behind is reaped by init, a moment later.
+		err := until(t.Context(), 10*time.Millisecond, func() (bool, error) {
+			return errors.Is(syscall.Kill(-one.cmd.Process.Pid, 0), syscall.ESRCH), nil
+		})
+		if err != nil {
+			t.Errorf("group of %s is still there: %v", one.name, err)
 		}
 	}
 	if err := context.Cause(ctx); err != nil {

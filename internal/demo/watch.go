@@ -74,11 +74,29 @@ func (w *watcher) rotations(ctx context.Context) {
 	w.open = open
 	w.mu.Unlock()
 	maps.Copy(asked, open)
+	w.mu.Lock()
+	for target, newest := range w.newest() {
+		if w.sights[target].rotation != newest.ID {
+			asked[target] = newest.ID // it began and ended between two looks
+		}
+	}
+	w.mu.Unlock()
 	for _, target := range slices.Sorted(maps.Keys(asked)) {
 		if live, err := w.api.Live(ctx, target, ""); err == nil && live.Plan.Rotation != "" {
 			w.note(target, live)
 		}
 	}
+}
+
+// newest returns the last rotation of every target. The lock is held.
+func (w *watcher) newest() map[string]api.Rotation {
+	newest := map[string]api.Rotation{}
+	for _, r := range w.rotation {
+		if r.Epoch > newest[r.Target].Epoch {
+			newest[r.Target] = r
+		}
+	}
+	return newest
 }
 
 // note remembers what a workflow said, and shows what changed.
