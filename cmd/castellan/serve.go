@@ -12,9 +12,7 @@ import (
 	"castellan.dev/internal/codec"
 	"castellan.dev/internal/identity"
 	"castellan.dev/internal/installation"
-	"castellan.dev/internal/ledger"
 	"castellan.dev/internal/serve"
-	"castellan.dev/internal/servicedb"
 	"castellan.dev/internal/telemetry"
 	"castellan.dev/workers"
 )
@@ -60,7 +58,7 @@ func runServe(ctx context.Context, i *installation.Installation) error {
 		return err
 	}
 	defer database.Close()
-	log, err := openLedger(ctx, i, database)
+	log, err := i.Ledger(ctx, database)
 	if err != nil {
 		return err
 	}
@@ -97,22 +95,4 @@ func closing(ctx context.Context, i *installation.Installation, act string, part
 	if err := part(stop); err != nil {
 		i.Logger.Error(act, "error", err)
 	}
-}
-
-// openLedger opens the log for its one writer.
-func openLedger(ctx context.Context, i *installation.Installation, database *servicedb.DB) (*ledger.Ledger, error) {
-	c := i.Config.Ledger
-	if c.KeyFile == "" {
-		c.KeyFile = i.Dir.LedgerKey()
-	}
-	if c.Checkpoints.Directory == "" {
-		c.Checkpoints.Directory = i.Dir.Checkpoints()
-	}
-	place, err := ledger.NewDirectory(c.Checkpoints.Directory)
-	if err != nil {
-		return nil, err
-	}
-	return ledger.Open(ctx, database, ledger.Options{
-		KeyFile: c.KeyFile, Place: place, Interval: c.Checkpoints.Every, Project: servicedb.Project, Now: i.Now, Log: i.Logger,
-	})
 }

@@ -71,7 +71,7 @@ func (s *Server) Handler() http.Handler {
 	mux.Handle("POST /v1/evidence", s.allow(s.Evidence, Zone))
 	mux.Handle("GET /v1/evidence", s.allow(s.Export, Viewer, Operator))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		refuse(w, activities.Errorf(activities.NotFound, "%s %s is not part of this interface", r.Method, r.URL.Path))
+		Refuse(w, activities.Errorf(activities.NotFound, "%s %s is not part of this interface", r.Method, r.URL.Path))
 	})
 	return mux
 }
@@ -89,7 +89,7 @@ func (s *Server) allow(next http.Handler, roles ...Role) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		caller, err := Caller(r)
 		if err != nil {
-			refuse(w, activities.Errorf(activities.Denied, "identify caller: %w", err))
+			Refuse(w, activities.Errorf(activities.Denied, "identify caller: %w", err))
 			return
 		}
 		role := s.RoleOf(caller)
@@ -100,7 +100,7 @@ func (s *Server) allow(next http.Handler, roles ...Role) http.Handler {
 			}
 		}
 		s.Logger.Warn("request refused", "caller", caller, "method", r.Method, "path", r.URL.Path)
-		refuse(w, activities.Errorf(activities.Denied, "identity %q may not %s %s", caller, r.Method, r.URL.Path))
+		Refuse(w, activities.Errorf(activities.Denied, "identity %q may not %s %s", caller, r.Method, r.URL.Path))
 	})
 }
 
@@ -110,7 +110,7 @@ func (s *Server) guard(h func(*http.Request) (any, error), roles ...Role) http.H
 		r.Body = http.MaxBytesReader(w, r.Body, body)
 		answer, err := h(r)
 		if err != nil {
-			refuse(w, err)
+			Refuse(w, err)
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
@@ -129,8 +129,8 @@ func decode(r *http.Request, into any) error {
 	return nil
 }
 
-// refuse answers with the one sentence that an error is, and the status that fits its kind.
-func refuse(w http.ResponseWriter, err error) {
+// Refuse answers with the one sentence that an error is, and the status that fits its kind.
+func Refuse(w http.ResponseWriter, err error) {
 	problem := Problem{Error: err.Error(), Kind: string(activities.KindOf(err))}
 	status := http.StatusInternalServerError
 	switch activities.KindOf(err) {

@@ -3,6 +3,7 @@
 package installation
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -234,6 +235,19 @@ func (i *Installation) Database(ctx context.Context) (*servicedb.DB, error) {
 	return servicedb.Open(ctx, c)
 }
 
+// Ledger opens the evidence log for its one writer.
+func (i *Installation) Ledger(ctx context.Context, database *servicedb.DB) (*ledger.Ledger, error) {
+	c := i.Config.Ledger
+	place, err := ledger.NewDirectory(cmp.Or(c.Checkpoints.Directory, i.Dir.Checkpoints()))
+	if err != nil {
+		return nil, err
+	}
+	return ledger.Open(ctx, database, ledger.Options{
+		KeyFile: cmp.Or(c.KeyFile, i.Dir.LedgerKey()), Place: place, Interval: c.Checkpoints.Every,
+		Project: servicedb.Project, Now: i.Now, Log: i.Logger,
+	})
+}
+
 // apiURL is where the API answers.
 func (i *Installation) apiURL() (string, error) {
 	switch {
@@ -251,8 +265,10 @@ func (i *Installation) http(ctx context.Context, name string) (*http.Client, err
 	if err != nil {
 		return nil, err
 	}
-	return &http.Client{Timeout: time.Minute, Transport: &http.Transport{
+	// No timeout of the whole exchange: an export takes as long as it takes. Callers bound it by context.
+	return &http.Client{Transport: &http.Transport{
 		TLSClientConfig: source.TLSClient(identity.Serve), ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute,
+		TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: time.Minute,
 	}}, nil
 }
 

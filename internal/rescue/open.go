@@ -15,8 +15,6 @@ import (
 	"castellan.dev/activities/rotate"
 	"castellan.dev/internal/config"
 	"castellan.dev/internal/installation"
-	"castellan.dev/internal/ledger"
-	"castellan.dev/internal/servicedb"
 	"castellan.dev/workers"
 )
 
@@ -124,15 +122,7 @@ func (r *Rescue) recorder(ctx context.Context, i *installation.Installation) (re
 		return nil, fmt.Errorf("open service database, without which there is no evidence: %w", err)
 	}
 	r.cleanup = append(r.cleanup, database.Close)
-	c := i.Config.Ledger
-	place, err := ledger.NewDirectory(cmp.Or(c.Checkpoints.Directory, i.Dir.Checkpoints()))
-	if err != nil {
-		return nil, err
-	}
-	log, err := ledger.Open(ctx, database, ledger.Options{
-		KeyFile: cmp.Or(c.KeyFile, i.Dir.LedgerKey()), Place: place, Interval: c.Checkpoints.Every,
-		Project: servicedb.Project, Now: i.Now, Log: i.Logger,
-	})
+	log, err := i.Ledger(ctx, database)
 	if err != nil {
 		return nil, err
 	}

@@ -166,7 +166,7 @@ func (e exporter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/jsonl")
 	if id := r.URL.Query().Get("record"); id != "" {
 		if err := e.ledger.Prove(r.Context(), w, id); err != nil {
-			http.Error(w, err.Error(), http.StatusNotFound)
+			api.Refuse(w, err)
 		}
 		return
 	}
