@@ -51,7 +51,7 @@ func (s *secrets) add(name, value, home string) {
 
 // elsewhere drops hits in the secret's own file.
 func (s *secrets) elsewhere(hits []leak.Hit) []leak.Hit {
-	return slices.DeleteFunc(hits, func(hit leak.Hit) bool {
+	return slices.DeleteFunc(slices.Clone(hits), func(hit leak.Hit) bool {
 		return slices.ContainsFunc(s.homes[hit.Canary], func(home string) bool {
 			return hit.Source == home || strings.HasPrefix(hit.Source, home+" > ") || strings.HasPrefix(hit.Source, home+"/")
 		})
@@ -140,7 +140,7 @@ func (s *secrets) installed(t *testing.T, h *house) {
 func TestNothingLeaks(t *testing.T) {
 	h := newHouse(t)
 	for name, fields := range map[string][]string{
-		"payments": {"key: ecdsa-p256"}, "orders": {"key: rsa-2048"}, "broken": {"canaryGrace: 1s", "key: ed25519"}, "told": {"policy: windowed"},
+		"payments": {"key: ecdsa-p256"}, "orders": {"key: rsa-2048"}, "broken": {"canaryGrace: 1s", "key: ed25519"}, "told": nil, "spilled": {"policy: windowed"},
 	} {
 		h.serve(t, name, fields...)
 	}
@@ -160,12 +160,12 @@ func TestNothingLeaks(t *testing.T) {
 	// The control: an operator pastes a key into a plain signal, and a line of the log holds another.
 	// Each must be found where it went, or the search above means nothing.
 	pasted, logged := s.canaries[0], s.canaries[1]
-	run := h.waiting(t, "told", h.scheduled(t, "told"))
+	run := h.waiting(t, "spilled", h.scheduled(t, "spilled"))
 	text := string(pasted.Value.Reveal())
-	if err := h.plain.SignalWorkflow(t.Context(), rotation.WorkflowID("told"), run, rotation.Pause, rotation.Request{Reason: text}); err != nil {
+	if err := h.plain.SignalWorkflow(t.Context(), rotation.WorkflowID("spilled"), run, rotation.Pause, rotation.Request{Reason: text}); err != nil {
 		t.Fatal(err)
 	}
-	h.until(t, "told", run, "the pause", func(l api.Live) bool { return l.Paused != nil })
+	h.until(t, "spilled", run, "the pause", func(l api.Live) bool { return l.Paused != nil })
 	fmt.Fprintf(h.log, "a careless line: %q\n", logged.Value.Reveal())
 	hits, err := leak.Search(s.canaries, append(h.spoken(t), leak.Dir(h.dir))...)
 	if err != nil {
