@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
@@ -150,7 +151,7 @@ func ask(ctx context.Context, address string, config *tls.Config, want string) e
 		return err
 	}
 	if response.StatusCode != http.StatusOK || len(text) < len(want) || string(text[:len(want)]) != want {
-		return fmt.Errorf("status %d: %s", response.StatusCode, text)
+		return fmt.Errorf("status %d: %s", response.StatusCode, strings.TrimSpace(string(text)))
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,11 +87,11 @@ func Run(ctx context.Context, options Options) error {
 		<-ctx.Done()
 		end()
 		group.Wait()
-		return errors.Join(err, s.unfailed())
+		return cmp.Or(err, s.unfailed())
 	}
 	end()
 	group.Wait() // the last probes count, too
-	err = errors.Join(err, s.unfailed())
+	err = cmp.Or(err, s.unfailed())
 	s.summary(err)
 	return err
 }
@@ -201,7 +202,7 @@ func (s *show) summary(err error) {
 		rows = append(rows,
 			[2]string{"probes", fmt.Sprintf("%d fresh connections with one request each, no retry, no resumption", c.Probes)},
 			[2]string{"failed", strings.TrimSpace(fmt.Sprintf("%d %s", c.Failed, c.Failure))},
-			[2]string{"interval", c.Interval().Round(time.Millisecond).String() + " between two probes"},
+			[2]string{"interval", fmt.Sprintf("%s between two probes; %d were not begun because %d were under way", c.Interval().Round(time.Millisecond), c.Skipped, maxUnderWay)},
 			[2]string{"longest gap", c.Longest.Round(time.Millisecond).String() + " between two successful probes"},
 			[2]string{"rotations", s.counts()})
 	}
@@ -230,12 +231,30 @@ func (s *show) where() {
 		{"CA", s.endpoints.CA.URL},
 	}
 	if s.options.Stay {
+		if link := s.signIn(); link != "" {
+			rows = append(rows, [2]string{"sign in", link + " (makes the first user, once)"})
+		}
 		rows = append(rows, [2]string{"look around", s.options.Castellan + " certs list --state " + string(s.layout.state)})
 	}
 	if s.options.Stay || !s.layout.fresh {
 		rows = append(rows, [][2]string{{"state", string(s.layout.state)}, {"logs", s.layout.logs()}}...)
 	}
 	table(s.options.Out, rows)
+}
+
+// signIn returns the link with which castellan-dev lets the first user in; it says so when it starts.
+func (s *show) signIn() string {
+	text, err := os.ReadFile(s.children.log("castellan-dev"))
+	if err != nil {
+		return ""
+	}
+	_, rest, _ := strings.Cut(string(text), "makes the first user")
+	_, rest, _ = strings.Cut(rest, "\n")
+	link, _, _ := strings.Cut(strings.TrimSpace(rest), "\n")
+	if !strings.HasPrefix(link, s.endpoints.Web) {
+		return ""
+	}
+	return link
 }
 
 // counts says how the rotations ended.
