@@ -23,16 +23,8 @@ func (c *trial) check(ctx context.Context) []string {
 	var violations []string
 	violated := func(format string, args ...any) { violations = append(violations, fmt.Sprintf(format, args...)) }
 
-	_, failures, served := c.probe.read()
-	if len(failures) > 0 {
-		violated("I1 availability: %d failed probes, first %s", len(failures), failures[0])
-	}
-	for i, fingerprint := range served {
-		back := slices.Contains(served[:i], fingerprint)
-		if back && c.end() != activities.RolledBack {
-			violated("I3 monotone: %.12s was served again after another", fingerprint)
-		}
-	}
+	violations = append(violations, c.probe.judge()...)
+	_, _, served := c.probe.read()
 	if _, err := c.loader()(); err != nil {
 		return append(violations, "I2 nothing lost: the delivered pair cannot be read: "+err.Error())
 	}
@@ -44,6 +36,21 @@ func (c *trial) check(ctx context.Context) []string {
 	}
 	violations = append(violations, c.checkLedger(ctx)...)
 	violations = append(violations, c.checkSecrecy()...)
+	return violations
+}
+
+// judge says what the probe saw that must not be.
+func (p *probe) judge() []string {
+	var violations []string
+	_, failures, served := p.read()
+	if len(failures) > 0 {
+		violations = append(violations, fmt.Sprintf("I1 availability: %d failed probes, first %s", len(failures), failures[0]))
+	}
+	for i, fingerprint := range served {
+		if slices.Contains(served[:i], fingerprint) {
+			violations = append(violations, fmt.Sprintf("I3 monotone: %.12s was served again after another", fingerprint))
+		}
+	}
 	return violations
 }
 
@@ -129,6 +136,11 @@ func (c *trial) checkLedger(ctx context.Context) []string {
 	if len(found) == 0 {
 		return []string{"evidence: no record of the target"}
 	}
+	return judge(found)
+}
+
+// judge reads a target's records in the order of the ledger.
+func judge(found []line) []string {
 	var violations []string
 	keys, converged := map[activities.Epoch]string{}, map[activities.Epoch]bool{}
 	var highest activities.Epoch

@@ -128,9 +128,9 @@ func (l *lab) startReloadHook() {
 }
 
 // child starts the test binary again in a role.
-func (l *lab) child(ctx context.Context, role string, log string, variables ...string) *exec.Cmd {
+func (l *lab) child(role string, log string, variables ...string) *exec.Cmd {
 	l.t.Helper()
-	cmd := exec.CommandContext(ctx, os.Args[0])
+	cmd := exec.Command(os.Args[0]) // outlives the case that starts it; Pdeathsig ends it with the test
 	cmd.Env = append(os.Environ(), append([]string{
 		roleVariable + "=" + role, "FAULTS_CONFIG=" + l.config, "FAULTS_STATE=" + l.state(), "FAULTS_PORTS=" + l.ports,
 	}, variables...)...)
@@ -151,7 +151,7 @@ func (l *lab) startDev(ctx context.Context) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	os.Remove(filepath.Join(l.state(), "endpoints.json"))
-	l.dev = l.child(ctx, roleDev, "dev.log")
+	l.dev = l.child(roleDev, "dev.log")
 	exited := make(chan struct{})
 	cmd := l.dev
 	go func() { cmd.Wait(); close(exited) }()

@@ -105,7 +105,7 @@ func (c *trial) start(ctx context.Context, at string, variables ...string) error
 		os.Remove(filepath.Join(c.dir, leftover))
 	}
 	variables = append([]string{"FAULTS_HOST=" + c.target, "FAULTS_AT=" + at, "FAULTS_DIR=" + c.dir}, variables...)
-	c.worker = c.lab.child(ctx, roleWorker, c.target+".log", variables...)
+	c.worker = c.lab.child(roleWorker, c.target+".log", variables...)
 	ready := filepath.Join(c.dir, fmt.Sprintf("ready-%d", c.worker.Process.Pid))
 	ended := make(chan struct{})
 	cmd := c.worker
@@ -114,7 +114,8 @@ func (c *trial) start(ctx context.Context, at string, variables ...string) error
 		select {
 		case <-ended:
 			text, _ := os.ReadFile(filepath.Join(c.lab.dir, c.target+".log"))
-			return false, fmt.Errorf("the worker ended: %s", tail(text))
+			dev, _ := os.ReadFile(filepath.Join(c.lab.dir, "dev.log"))
+			return false, fmt.Errorf("the worker ended: %s\ncastellan-dev said: %s", tail(text), tail(dev))
 		default:
 			return exists(ready), nil
 		}
