@@ -1,7 +1,7 @@
 // Package rotation is the durable process that replaces one credential: open, mint, set, test, publish
 // wave by wave, converge, retire. It knows no vendor and no kind: those are behind the activities.
 //
-// A run costs 8 actions and about 50 history events when there are no stragglers (one start, seven
+// A run costs 9 actions and 53 history events when there is one wave and no straggler (one start, eight
 // activities). It lives hours at most unless a consumer straggles; then it looks ever more seldom and
 // continues as new when the server suggests it. Register it Pinned where workers are versioned.
 package rotation

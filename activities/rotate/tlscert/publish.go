@@ -154,7 +154,11 @@ func (k *Kind) Retire(ctx context.Context, rotation rotate.Rotation) (activities
 	}
 	sentence := "there was no previous certificate"
 	if rotation.Previous.Fingerprint != "" {
-		sentence = fmt.Sprintf("previous key erased; its certificate stays valid until %s unless revoked", rotation.Previous.NotAfter.UTC().Format("2006-01-02T15:04:05Z"))
+		end := rotation.Previous.NotAfter.UTC().Format("2006-01-02T15:04:05Z")
+		sentence = "previous key erased; its certificate stays valid until " + end + " unless revoked"
+		if rotation.Compromise { // its death was proven before, or named as not provable
+			sentence = "previous key erased; its revoked certificate ends by itself at " + end
+		}
 	}
 	return activities.Proof{At: k.now().UTC(), Sentence: sentence}, nil
 }
