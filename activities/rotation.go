@@ -64,6 +64,8 @@ type OpenRequest struct {
 	Target  string  `json:"target"`
 	Run     string  `json:"run"` // first run id of the workflow: the same after a reset
 	Trigger Trigger `json:"trigger"`
+
+	Rotation RotationID `json:"rotation,omitempty"` // only tell how this one stands; open nothing
 }
 
 // Verdict is a decision with a machine reason and a sentence for people.
@@ -99,6 +101,7 @@ type Plan struct {
 	Compromise bool      `json:"compromise,omitempty"` // the previous credential must be proven refused
 
 	Published bool `json:"published,omitempty"` // the candidate may be visible somewhere already
+	Reverting bool `json:"reverting,omitempty"` // a rollback has begun: only the way back is left
 
 	CanaryGrace time.Duration `json:"canary_grace,omitempty"` // how long a broken canary may stay broken before rollback
 }

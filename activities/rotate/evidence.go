@@ -3,6 +3,7 @@ package rotate
 import (
 	"context"
 	"maps"
+	"strings"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -62,7 +63,7 @@ func (j journal) entry(ctx context.Context, request activities.StepRequest, suff
 		Rotation: request.Rotation,
 		Epoch:    request.Epoch,
 		Actor:    request.Actor,
-		Reason:   request.Reason,
+		Reason:   clip(request.Reason),
 		At:       j.now().UTC(),
 	}
 }
@@ -75,33 +76,37 @@ func (j journal) entry(ctx context.Context, request activities.StepRequest, suff
 func (j journal) effect(ctx context.Context, request activities.StepRequest, suffix string, intent map[string]string, act func() (map[string]string, error)) (string, error) {
 	entry := j.entry(ctx, request, suffix)
 	entry.Phase = record.Intent
-	entry.Facts = intent
+	entry.Facts = clipped(intent)
 	if _, err := j.recorder.Append(ctx, entry); err != nil {
 		return "", err
 	}
 	facts, err := act()
-	outcome := j.entry(ctx, request, suffix)
-	outcome.Phase = record.Outcome
-	outcome.Result = "ok"
-	outcome.Facts = facts
-	if err != nil {
-		kind := activities.KindOf(err)
-		if !settled(kind) {
-			return "", err
-		}
-		outcome.Step += "/" + string(kind)
-		outcome.Result = string(kind)
-		outcome.Facts = maps.Clone(facts)
-		if outcome.Facts == nil {
-			outcome.Facts = map[string]string{}
-		}
-		outcome.Facts[record.FactSentence] = err.Error()
-		if _, recordErr := j.recorder.Append(ctx, outcome); recordErr != nil {
-			return "", recordErr
-		}
+	if err == nil {
+		return j.outcome(ctx, request, suffix, facts)
+	}
+	kind := activities.KindOf(err)
+	if !settled(kind) {
 		return "", err
 	}
-	return j.recorder.Append(ctx, outcome)
+	outcome := j.entry(ctx, request, suffix)
+	outcome.Phase = record.Outcome
+	outcome.Step += "/" + string(kind)
+	outcome.Result = string(kind)
+	// What the act would have made true is not: no state is claimed.
+	outcome.Facts = map[string]string{record.FactSentence: clip(err.Error())}
+	if _, recordErr := j.recorder.Append(ctx, outcome); recordErr != nil {
+		return "", recordErr
+	}
+	return "", err
+}
+
+// outcome records that a step succeeded.
+func (j journal) outcome(ctx context.Context, request activities.StepRequest, suffix string, facts map[string]string) (string, error) {
+	entry := j.entry(ctx, request, suffix)
+	entry.Phase = record.Outcome
+	entry.Result = "ok"
+	entry.Facts = clipped(facts)
+	return j.recorder.Append(ctx, entry)
 }
 
 // fact records an observation.
@@ -109,8 +114,28 @@ func (j journal) fact(ctx context.Context, request activities.StepRequest, suffi
 	entry := j.entry(ctx, request, suffix)
 	entry.Phase = record.Fact
 	entry.Result = result
-	entry.Facts = facts
+	entry.Facts = clipped(facts)
 	return j.recorder.Append(ctx, entry)
+}
+
+// textLimit is how much text the evidence takes in one piece. A sentence can name hundreds of addresses
+// and a person may give a long reason; neither may keep a step from being recorded, and so from ending.
+const textLimit = 8000
+
+func clip(text string) string {
+	text = strings.ToValidUTF8(strings.ReplaceAll(text, "\x00", ""), "?")
+	if len(text) <= textLimit {
+		return text
+	}
+	return strings.ToValidUTF8(text[:textLimit], "") + " ..."
+}
+
+func clipped(facts map[string]string) map[string]string {
+	out := maps.Clone(facts)
+	for name, value := range out {
+		out[name] = clip(value)
+	}
+	return out
 }
 
 // settled reports whether a failure of this kind is an outcome rather than a reason to try again.

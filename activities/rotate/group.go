@@ -59,7 +59,8 @@ func (g groups) look(ctx context.Context, group, target string) (holder string, 
 }
 
 // holding returns the member that holds the group, unless it is the target itself or its rotation is
-// over: a holder that crashed before giving the group back must not block the others for ever.
+// over: a holder that crashed before giving the group back must not block the others for ever. Nor must
+// one that was asked to stop before publishing: nobody knows when it will be told to go on.
 func (g groups) holding(ctx context.Context, held lease, target string) (string, error) {
 	if held.Holder == "" || held.Holder == target {
 		return "", nil
@@ -69,7 +70,7 @@ func (g groups) holding(ctx context.Context, held lease, target string) (string,
 		return "", err
 	}
 	justTaken := g.now().Sub(held.Began[held.Holder]) < time.Minute // taken, and its head is about to be written
-	if head.Open() || justTaken && head.Updated.Before(held.Began[held.Holder]) {
+	if head.Open() && !head.parked() || justTaken && head.Updated.Before(held.Began[held.Holder]) {
 		return held.Holder, nil
 	}
 	return "", nil

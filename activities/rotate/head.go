@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"castellan.dev/activities"
@@ -21,6 +22,7 @@ type Head struct {
 	Of       activities.Epoch      `json:"of"`       // its epoch; lower than Epoch after a rollback
 	Run      string                `json:"run"`      // first run id of the workflow that drives it
 	Trigger  activities.Trigger    `json:"trigger"`
+	Verdict  activities.Verdict    `json:"verdict,omitzero"` // why it was opened
 	State    activities.State      `json:"state"`
 	Opened   time.Time             `json:"opened"`
 	Updated  time.Time             `json:"updated"`
@@ -30,6 +32,10 @@ type Head struct {
 	Previous  Known                `json:"previous"`            // what they used before; erased when retired
 	Delivered map[string]string    `json:"delivered,omitempty"` // delivery to the fingerprint seen there when the rotation began
 	Published []string             `json:"published,omitempty"` // deliveries that the candidate may have reached
+	Restored  bool                 `json:"restored,omitempty"`  // the previous was put back everywhere
+	Sought    bool                 `json:"sought,omitempty"`    // the previous was revoked, and its peers were asked
+	Dead      bool                 `json:"dead,omitempty"`      // with Sought: it was proven refused
+	Leftover  []activities.Epoch   `json:"leftover,omitempty"`  // keys of earlier epochs that nobody has erased yet
 	Sentence  string               `json:"sentence,omitempty"`  // why it ended as it did
 	History   []Ended              `json:"history,omitempty"`   // the last few rotations, so that a reset run finds its own
 }
@@ -61,6 +67,47 @@ func HeadName(target string) string { return "heads/" + target }
 
 // Open reports whether a rotation is in hand.
 func (h Head) Open() bool { return h.Rotation != "" && !h.State.Ended() }
+
+// parked reports whether the rotation in hand was asked to stop before anything is published, and has.
+func (h Head) parked() bool {
+	return h.Open() && h.Trigger.Until != "" && h.State == activities.Tested && len(h.Published) == 0
+}
+
+// known returns what castellan knows of a credential that was seen on the target: under which epoch its
+// key was minted, if it was. A rotation that stopped for a person may have left its candidate there.
+func (h Head) known(seen activities.Candidate) Known {
+	candidate := Known{Epoch: h.Of, Fingerprint: h.Candidate.Fingerprint, Serial: h.Candidate.Serial, NotAfter: h.Candidate.NotAfter}
+	for _, one := range []Known{h.Current, h.Previous, candidate} {
+		if one.Fingerprint == seen.Fingerprint {
+			return one
+		}
+	}
+	return Known{Fingerprint: seen.Fingerprint, Serial: seen.Serial, NotAfter: seen.NotAfter}
+}
+
+// forgo notes that the keys of these epochs, unless one is still the current credential's, are to be
+// erased when the next rotation retires what was there before.
+func (h *Head) forgo(epochs ...activities.Epoch) {
+	for _, epoch := range epochs {
+		if epoch != 0 && epoch != h.Current.Epoch && !slices.Contains(h.Leftover, epoch) {
+			h.Leftover = append(h.Leftover, epoch)
+		}
+	}
+}
+
+// end notes that the rotation in hand is over.
+func (h *Head) end(state activities.State, sentence string) {
+	h.State, h.Sentence = state, sentence
+	for _, ended := range h.History {
+		if ended.Rotation == h.Rotation {
+			return
+		}
+	}
+	h.History = append(h.History, Ended{Rotation: h.Rotation, Epoch: h.Of, Run: h.Run, State: state, Sentence: sentence})
+	if extra := len(h.History) - remembered; extra > 0 {
+		h.History = h.History[extra:]
+	}
+}
 
 // heads reads and writes heads under check-and-set.
 type heads struct {

@@ -38,6 +38,7 @@ type Steps struct {
 	Targets func(name string) (Target, bool)
 	Decide  func(Situation) activities.Verdict
 	NextDue func(Situation) (time.Time, bool)
+	Sees    func(target string) bool // whether this worker holds the target; nil: it holds all
 
 	heads   heads
 	groups  groups
@@ -57,8 +58,19 @@ func (s *Steps) Open(ctx context.Context, request activities.OpenRequest) (activ
 	if err != nil {
 		return activities.Plan{}, err
 	}
+	if request.Rotation != "" {
+		return s.standing(target, head, request.Rotation), nil
+	}
 	if plan, found := s.remembered(target, head, request.Run); found {
-		return plan, nil
+		if plan.State.Ended() {
+			return plan, nil
+		}
+		// The attempt that opened it may not have come to recording it.
+		return plan, s.opened(ctx, head, request, "opened")
+	}
+	if s.elsewhere(target) {
+		verdict := activities.Verdict{Reason: "elsewhere", Sentence: "only the worker on host " + target.Host + " can see it"}
+		return activities.Plan{Verdict: verdict, Kind: target.Kind, Host: target.Host}, nil
 	}
 	observation, err := kind.Observe(ctx, target.Name)
 	if err != nil {
@@ -83,25 +95,40 @@ func (s *Steps) Open(ctx context.Context, request activities.OpenRequest) (activ
 	if err := s.groups.take(ctx, target.Group, target.Name, holder); err != nil {
 		return activities.Plan{}, err
 	}
+	what := "opened"
+	if head.Open() && observation.Epoch <= head.Epoch {
+		what = "resumed"
+	}
 	head = s.allocate(target, head, request, observation)
+	head.Verdict = verdict
 	if err := s.heads.write(ctx, head, version); err != nil {
 		return activities.Plan{}, err // a lost check-and-set is retried, and then finds what is in hand
 	}
-	step := activities.StepRequest{Target: target.Name, Rotation: head.Rotation, Epoch: head.Of, Reason: verdict.Sentence, Actor: request.Trigger.Actor}
+	return s.plan(target, head), s.opened(ctx, head, request, what)
+}
+
+// elsewhere reports whether the target belongs to a host that is not this worker's.
+func (s *Steps) elsewhere(target Target) bool {
+	return s.Sees != nil && !s.Sees(target.Name)
+}
+
+// opened records that a rotation began, or that another run goes on with it: each with its own trigger.
+func (s *Steps) opened(ctx context.Context, head Head, request activities.OpenRequest, what string) error {
+	step := activities.StepRequest{Target: head.Target, Rotation: head.Rotation, Epoch: head.Of, Reason: head.Verdict.Sentence, Actor: head.Trigger.Actor}
 	facts := map[string]string{
 		record.FactState:         string(head.State),
 		record.FactPrevious:      head.Previous.Fingerprint,
-		record.FactTrigger:       request.Trigger.Source,
-		record.FactTriggerActor:  request.Trigger.Actor,
-		record.FactTriggerReason: request.Trigger.Reason,
-		factReason:               verdict.Reason,
+		record.FactTrigger:       head.Trigger.Source,
+		record.FactTriggerActor:  head.Trigger.Actor,
+		record.FactTriggerReason: head.Trigger.Reason,
+		factReason:               head.Verdict.Reason,
 	}
-	if _, err := s.journal.fact(ctx, step, "", "opened", facts); err != nil {
-		return activities.Plan{}, err
+	suffix := ""
+	if what == "resumed" {
+		suffix = "resumed/" + request.Run
 	}
-	plan := s.plan(target, head)
-	plan.Verdict = verdict
-	return plan, nil
+	_, err := s.journal.fact(ctx, step, suffix, what, facts)
+	return err
 }
 
 // resolve finds the target and its kind in this worker's own configuration.
@@ -124,13 +151,30 @@ func (s *Steps) remembered(target Target, head Head, run string) (activities.Pla
 	}
 	for _, ended := range head.History {
 		if ended.Run == run {
-			plan := s.plan(target, head)
-			plan.Rotation, plan.Epoch, plan.State = ended.Rotation, ended.Epoch, ended.State
-			plan.Verdict.Sentence = ended.Sentence
-			return plan, true
+			return activities.Plan{
+				Verdict: activities.Verdict{Due: true, Sentence: ended.Sentence}, Rotation: ended.Rotation, Epoch: ended.Epoch,
+				Kind: target.Kind, Host: target.Host, State: ended.State, Waves: target.Waves,
+			}, true
 		}
 	}
 	return activities.Plan{}, false
+}
+
+// standing tells how one rotation stands; a rotation that the head has forgotten has an empty plan.
+func (s *Steps) standing(target Target, head Head, rotation activities.RotationID) activities.Plan {
+	plan := s.plan(target, head)
+	if head.Rotation == rotation {
+		plan.Verdict.Sentence = head.Sentence
+		return plan
+	}
+	for _, ended := range head.History {
+		if ended.Rotation == rotation {
+			plan.Rotation, plan.Epoch, plan.State = ended.Rotation, ended.Epoch, ended.State
+			plan.Verdict.Sentence = ended.Sentence
+			return plan
+		}
+	}
+	return activities.Plan{}
 }
 
 // decline answers that nothing is to be done now, and notes what was observed, so that the inventory
@@ -153,13 +197,27 @@ func (s *Steps) decline(ctx context.Context, request activities.OpenRequest, sit
 
 // allocate prepares the head for the rotation that begins, or hands the open one to this run.
 func (s *Steps) allocate(target Target, head Head, request activities.OpenRequest, observation Observation) Head {
-	head.Target, head.Kind, head.Run = target.Name, target.Kind, request.Run
+	head.Target, head.Kind = target.Name, target.Kind
+	if head.Open() && observation.Epoch > head.Epoch {
+		// The store was restored from before epochs that the target has seen. Nothing of this rotation can
+		// reach the target any more.
+		head.end(activities.Superseded, "the target has seen a newer epoch than the store")
+	}
+	head.Run = request.Run
 	if head.Open() {
 		// The run that opened it is gone (terminated, lost with the engine). Its rotation goes on
 		// under the same id, so no second candidate is minted.
-		head.Trigger.Compromise = head.Trigger.Compromise || request.Trigger.Compromise
+		trigger := request.Trigger
+		trigger.Compromise = trigger.Compromise || head.Trigger.Compromise
+		head.Trigger = trigger
 		return head
 	}
+	stale := []activities.Epoch{head.Current.Epoch, head.Previous.Epoch}
+	if head.State == activities.Quarantined || head.State == activities.Superseded {
+		stale = append(stale, head.Of)
+	}
+	head.Current = head.known(observation.Current)
+	head.forgo(stale...)
 	// The target may have seen epochs that a restored store has not.
 	epoch := max(head.Epoch, observation.Epoch) + 1
 	head.Epoch, head.Of = epoch, epoch
@@ -169,17 +227,15 @@ func (s *Steps) allocate(target Target, head Head, request activities.OpenReques
 	head.Opened = s.now().UTC()
 	head.Candidate = activities.Candidate{}
 	head.Published, head.Sentence = nil, ""
+	head.Restored, head.Sought, head.Dead = false, false, false
 	head.Delivered = observation.Delivered
-	if head.Current.Fingerprint != observation.Current.Fingerprint {
-		head.Current = Known{Fingerprint: observation.Current.Fingerprint, Serial: observation.Current.Serial, NotAfter: observation.Current.NotAfter}
-	}
 	head.Previous = head.Current
 	return head
 }
 
 func (s *Steps) plan(target Target, head Head) activities.Plan {
 	return activities.Plan{
-		Verdict:     activities.Verdict{Due: true},
+		Verdict:     head.Verdict,
 		Rotation:    head.Rotation,
 		Epoch:       head.Of,
 		Kind:        target.Kind,
@@ -189,7 +245,8 @@ func (s *Steps) plan(target Target, head Head) activities.Plan {
 		Previous:    head.Previous.Fingerprint,
 		Candidate:   head.Candidate,
 		Compromise:  head.Trigger.Compromise,
-		Published:   len(head.Published) > 0,
+		Published:   len(head.Published) > 0 || head.Epoch != head.Of, // or a rollback has begun, which has to end
+		Reverting:   head.Open() && head.Epoch != head.Of,
 		CanaryGrace: target.CanaryFor,
 	}
 }

@@ -15,8 +15,9 @@ type Rotation struct {
 	ID         activities.RotationID
 	Epoch      activities.Epoch
 	Compromise bool
-	Previous   Known             // what consumers used when the rotation began
-	Expected   map[string]string // delivery to the fingerprint seen there when the rotation began
+	Previous   Known              // what consumers used when the rotation began
+	Leftover   []activities.Epoch // keys of earlier rotations that nobody erased; Retire erases them, too
+	Expected   map[string]string  // delivery to the fingerprint seen there when the rotation began
 }
 
 // Observation is what is true on the target, in the words of its kind.

@@ -18,6 +18,7 @@ type Dependencies struct {
 	Targets  func(name string) (Target, bool)
 	Decide   func(Situation) activities.Verdict
 	NextDue  func(Situation) (time.Time, bool) // when the target is worth deciding about again
+	Sees     func(target string) bool          // whether this worker holds the target; nil: it holds all
 	Now      func() time.Time
 }
 
@@ -25,7 +26,7 @@ type Dependencies struct {
 func New(d Dependencies) *Steps {
 	h := heads{store: d.Store, now: d.Now}
 	return &Steps{
-		Kinds: d.Kinds, Targets: d.Targets, Decide: d.Decide, NextDue: d.NextDue,
+		Kinds: d.Kinds, Targets: d.Targets, Decide: d.Decide, NextDue: d.NextDue, Sees: d.Sees,
 		heads:   h,
 		groups:  groups{store: d.Store, heads: h, now: d.Now},
 		journal: journal{recorder: d.Recorder, now: d.Now},
@@ -51,7 +52,7 @@ func (s *Steps) begin(ctx context.Context, request activities.StepRequest) (Kind
 	}
 	rotation := Rotation{
 		Target: request.Target, ID: request.Rotation, Epoch: request.Epoch,
-		Compromise: head.Trigger.Compromise, Previous: head.Previous, Expected: head.Delivered,
+		Compromise: head.Trigger.Compromise, Previous: head.Previous, Expected: head.Delivered, Leftover: head.Leftover,
 	}
 	return kind, rotation, head, nil
 }
@@ -139,6 +140,12 @@ func (s *Steps) Publish(ctx context.Context, request activities.PublishRequest) 
 	if order[head.State] < order[activities.Tested] {
 		return activities.PublishResult{}, activities.Errorf(activities.Invalid, "publish %s: the candidate is %s and was not tested", request.Rotation, head.State)
 	}
+	if len(union(head.Published, request.Deliveries)) > len(head.Published) {
+		// The candidate may have waited since it was tested: for a window, for a person, for stragglers.
+		if _, err := kind.Test(ctx, rotation); err != nil {
+			return activities.PublishResult{}, err
+		}
+	}
 	if _, err := s.heads.advance(ctx, request.StepRequest, activities.Tested, func(head *Head) {
 		head.Published = union(head.Published, request.Deliveries)
 	}); err != nil {
@@ -146,7 +153,7 @@ func (s *Steps) Publish(ctx context.Context, request activities.PublishRequest) 
 	}
 	var result activities.PublishResult
 	intent := map[string]string{factDeliveries: strings.Join(request.Deliveries, ","), record.FactFingerprint: head.Candidate.Fingerprint}
-	id, err := s.journal.effect(ctx, request.StepRequest, strings.Join(request.Deliveries, "+"), intent, func() (map[string]string, error) {
+	id, err := s.journal.effect(ctx, request.StepRequest, suffixOf(request.Deliveries), intent, func() (map[string]string, error) {
 		proof, err := kind.Publish(ctx, rotation, request.Deliveries)
 		if err != nil {
 			return nil, err
@@ -166,6 +173,14 @@ func (s *Steps) Publish(ctx context.Context, request activities.PublishRequest) 
 	}
 	result.Proof.Evidence = append(result.Proof.Evidence, id)
 	return result, nil
+}
+
+// suffixOf names the deliveries in a step's name, which has a bounded length.
+func suffixOf(deliveries []string) string {
+	if text := strings.Join(deliveries, "+"); len(text) <= 200 {
+		return text
+	}
+	return digest(deliveries, "")
 }
 
 func union(have, more []string) []string {

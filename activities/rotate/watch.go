@@ -111,6 +111,9 @@ func (w *Watcher) look(ctx context.Context, consumers []Consumer, request activi
 			result.Stragglers = append(result.Stragglers, activities.Straggler{Consumer: consumer.Name, Standing: activities.Unverifiable, Detail: err.Error(), Since: w.now().UTC()})
 			continue
 		}
+		if err == nil && len(sightings) == 0 {
+			sightings = []verify.Sighting{{Standing: activities.Unverifiable, At: w.now().UTC(), Detail: "nothing was seen of this consumer"}}
+		}
 		missing := false
 		for _, seen := range sightings {
 			result.Addresses++
@@ -147,7 +150,16 @@ func (w *Watcher) report(ctx context.Context, request activities.ConvergeRequest
 	if err := encodeFact(facts, record.FactSightings, result.Seen); err != nil {
 		return result, err
 	}
-	outcome, suffix := "converged", "converged/"+digest(request.Consumers, request.Fingerprint)
+	// A look before publication, one at a wave and the last one say different things: none may be taken
+	// for a repetition of another.
+	scope := "wave"
+	switch {
+	case request.Patience == 0:
+		scope = "baseline"
+	case request.Last:
+		scope = "all"
+	}
+	outcome, suffix := "converged", "converged/"+scope+"/"+digest(request.Consumers, request.Fingerprint)
 	if request.Last && len(result.Stragglers) == 0 {
 		facts[record.FactState] = string(activities.Converged)
 	}

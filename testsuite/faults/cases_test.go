@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	common "go.temporal.io/api/common/v1"
 	"go.temporal.io/api/workflowservice/v1"
@@ -16,6 +17,7 @@ import (
 	"castellan.dev/activities"
 	"castellan.dev/activities/record"
 	"castellan.dev/activities/rotate/tlscert"
+	"castellan.dev/internal/rescue"
 	"castellan.dev/testsuite/fault"
 	"castellan.dev/workflows/rotation"
 )
@@ -46,6 +48,24 @@ func cases(t testing.TB) []*trial {
 		engine := add(step, "engine-killed", engineKilled(step))
 		engine.alone = true
 	}
+	for _, fault := range []struct {
+		name string
+		meet func(step string) func(context.Context, *trial) error
+	}{
+		{"killed-before", func(step string) func(context.Context, *trial) error { return killed(step + ":before") }},
+		{"killed-after", func(step string) func(context.Context, *trial) error { return killed(step + ":after") }},
+		{"twice", twice}, {"terminated", terminated}, {"reset", reset},
+	} {
+		add("prove", fault.name, fault.meet("prove")).compromise = true
+		if fault.name == "terminated" {
+			continue // who terminates a rollback starts a rotation that goes forward again
+		}
+		broken := add("rollback", fault.name, breaking(fault.meet("rollback")))
+		broken.ends, broken.outage, broken.reload = activities.RolledBack, true, reloadHTTP
+	}
+	for _, step := range steps()[2:] { // before SET rescue needs the issuer, which is embedded here and gone, too
+		add(step, "rescued", rescued(step+":after")).alone = true
+	}
 	add("set", "issuer-down", issuerDown(t))
 	add("set", "reply-lost", replyLost(t))
 	frozen := add("converge", "never-reloads", neverReloads)
@@ -57,6 +77,44 @@ func cases(t testing.TB) []*trial {
 	restored := add("publish", "engine-restored", engineRestored)
 	restored.alone = true
 	return list
+}
+
+// breaking makes the consumer refuse every certificate but the one that it has.
+func breaking(meet func(context.Context, *trial) error) func(context.Context, *trial) error {
+	return func(ctx context.Context, c *trial) error {
+		c.server.picky.Store(true)
+		return meet(ctx, c)
+	}
+}
+
+// rescued kills the worker and castellan-dev in a step, and finishes the half rotation by hand. When the
+// engine is back, its run must find the rotation over.
+func rescued(place string) func(context.Context, *trial) error {
+	return func(ctx context.Context, c *trial) error {
+		if err := errors.Join(c.start(ctx, place), c.rotate(ctx), c.reached(ctx)); err != nil {
+			return err
+		}
+		c.kill()
+		c.lab.stopDev()
+		if err := c.rescue(ctx); err != nil {
+			return err
+		}
+		c.lab.startDev(ctx)
+		return errors.Join(c.start(ctx, ""), c.finish(ctx, activities.Retired))
+	}
+}
+
+// rescue finishes the rotation as `castellan rescue` does.
+func (c *trial) rescue(ctx context.Context) error {
+	r, err := rescue.Open(ctx, c.lab.here, rescue.Options{Target: c.target, Actor: "ann", Reason: "fault case", Patience: time.Minute})
+	if err != nil {
+		return err
+	}
+	outcome, err := r.Forward(ctx)
+	if err == nil && outcome.State != activities.Retired {
+		err = fmt.Errorf("rescue left it %s: %s", outcome.State, outcome.Sentence)
+	}
+	return errors.Join(err, r.Close())
 }
 
 // killed kills the worker at a place and starts another one.
@@ -332,7 +390,7 @@ func engineRestored(ctx context.Context, c *trial) error {
 	if err := c.start(ctx, ""); err != nil {
 		return err
 	}
-	if err := c.finish(ctx, activities.Superseded); err != nil {
+	if err := c.finish(ctx, activities.Retired); err != nil { // what the old run drove has long ended so
 		return err
 	}
 	return errors.Join(c.rotate(ctx), c.finish(ctx, activities.Retired))

@@ -23,7 +23,9 @@ func (c *trial) check(ctx context.Context) []string {
 	var violations []string
 	violated := func(format string, args ...any) { violations = append(violations, fmt.Sprintf(format, args...)) }
 
-	violations = append(violations, c.probe.judge()...)
+	if !c.outage {
+		violations = append(violations, c.probe.judge()...)
+	}
 	_, _, served := c.probe.read()
 	if _, err := c.loader()(); err != nil {
 		return append(violations, "I2 nothing lost: the delivered pair cannot be read: "+err.Error())

@@ -23,11 +23,13 @@ var only = flag.String("only", "", "run only cases whose name contains this text
 func inCI(c *trial) bool {
 	switch c.fault {
 	case "killed-after", "zombie":
-		return c.step == "mint" || c.step == "set" || c.step == "publish"
+		return c.step == "mint" || c.step == "set" || c.step == "publish" || c.step == "rollback"
 	case "killed-before":
 		return c.step == "publish" || c.step == "retire"
 	case "reset", "terminated":
 		return c.step == "set"
+	case "rescued":
+		return c.step == "publish"
 	case "engine-killed", "twice":
 		return c.step == "publish"
 	}

@@ -24,7 +24,9 @@ type server struct {
 
 	mu     sync.Mutex
 	pair   *tls.Certificate
+	liked  *tls.Certificate
 	frozen atomic.Bool // a consumer that does not reload
+	picky  atomic.Bool // a consumer that breaks with any certificate but the one it has
 }
 
 // newServer starts a consumer that reads a generation directory or a combined file.
@@ -75,8 +77,17 @@ func (s *server) reload() {
 		return
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.picky.Load() {
+		if s.liked == nil {
+			s.liked = s.pair
+		}
+		if string(s.liked.Certificate[0]) != string(pair.Certificate[0]) {
+			s.pair = nil
+			return
+		}
+	}
 	s.pair = &pair
-	s.mu.Unlock()
 }
 
 func (s *server) address() string { return s.listener.Addr().String() }

@@ -36,6 +36,10 @@ type trial struct {
 	reload string
 	alone  bool // it disturbs what other cases share
 
+	compromise bool // the second rotation revokes the previous
+	outage     bool // the consumer itself is broken for a while: I1 says nothing
+	first      bool // the first rotation is over
+
 	meet func(context.Context, *trial) error // drives the second rotation through the fault
 	ends activities.State                    // how that rotation must end; empty: RETIRED
 
@@ -150,7 +154,7 @@ func exists(path string) bool {
 // rotate asks for a rotation.
 func (c *trial) rotate(ctx context.Context) error {
 	return poll(ctx, "the rotation starts", func() (bool, error) {
-		_, err := c.lab.api.Rotate(ctx, c.target, api.RotateRequest{Reason: c.name()})
+		_, err := c.lab.api.Rotate(ctx, c.target, api.RotateRequest{Reason: c.name(), Compromise: c.compromise && c.first})
 		if activities.KindOf(err) == activities.Transient && err != nil {
 			return false, nil // castellan-dev is just being restarted
 		}
@@ -224,6 +228,7 @@ func (c *trial) run(ctx context.Context, t *testing.T) (violations []string) {
 		return []string{"first rotation: " + err.Error()}
 	}
 	c.kill()
+	c.first = true
 	probing, stop := context.WithCancel(ctx)
 	defer stop()
 	c.probe = startProbe(probing, c.server.address(), c.lab.roots)

@@ -203,15 +203,26 @@ func (r *run) fail(ctx workflow.Context, err error) (Result, error) {
 		return Result{}, err // nothing was begun; the failure of the run says it all
 	}
 	switch {
-	case errors.Is(err, errBroken):
+	case errors.Is(err, errBroken), errors.Is(err, errReverting):
 		return r.undo(ctx, why)
 	case activities.KindOf(err) == activities.Fenced:
-		r.state.State, r.state.Sentence = activities.Superseded, why
-		return r.finish(ctx), nil
+		return r.overtaken(ctx, why)
 	case activities.KindOf(err) == activities.Failed && !r.state.Touched:
 		return r.undo(ctx, why)
 	}
 	return r.quarantine(ctx, why, nil)
+}
+
+// overtaken ends a run whose step was refused as late. If its own rotation is over, finished by a rescue
+// or by the run that this one is an old copy of, it ends as that did; otherwise it is superseded.
+func (r *run) overtaken(ctx workflow.Context, why string) (Result, error) {
+	r.state.State, r.state.Sentence = activities.Superseded, why
+	request := activities.OpenRequest{Target: r.state.Target, Run: r.state.Run, Rotation: r.state.Plan.Rotation}
+	found, err := activities.Open.Run(ctx, r.state.Host, "how did "+string(r.state.Plan.Rotation)+" end?", request)
+	if err == nil && found.Rotation == r.state.Plan.Rotation && found.State.Ended() {
+		r.state.State, r.state.Sentence = found.State, join(why, found.Verdict.Sentence)
+	}
+	return r.finish(ctx), nil
 }
 
 // quarantine stops for a person and keeps everything as it is.

@@ -26,6 +26,9 @@ type run struct {
 // errAborted ends the forward path because a person asked for it.
 var errAborted = errors.New("aborted")
 
+// errReverting sends a run that takes over a half rollback the same way back.
+var errReverting = errors.New("it was being rolled back already")
+
 // Rotation drives one rotation of one target to its end.
 func Rotation(ctx workflow.Context, input Input) (Result, error) {
 	r := new(run)
@@ -96,6 +99,9 @@ func (r *run) drive(ctx workflow.Context) (Result, error) {
 func (r *run) forward(ctx workflow.Context) error {
 	if err := r.open(ctx); err != nil || r.state.State.Ended() {
 		return err
+	}
+	if r.state.Plan.Reverting {
+		return errReverting
 	}
 	for _, step := range []struct {
 		reaches activities.State

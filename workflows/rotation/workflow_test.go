@@ -24,6 +24,7 @@ type world struct {
 	looks   []activities.ConvergeResult // answers to looks after publication, the last one repeats
 	fail    map[string]error            // by activity name
 	asked   []activities.OpenRequest
+	stands  activities.Plan // answer to a run that was overtaken
 	retired []activities.RetireRequest
 	now     func() time.Time
 }
@@ -48,6 +49,10 @@ func (w *world) register(env *testsuite.TestWorkflowEnvironment) {
 	w.now = env.Now
 	activities.Open.Register(env, func(_ context.Context, r activities.OpenRequest) (activities.Plan, error) {
 		w.asked = append(w.asked, r)
+		if r.Rotation != "" {
+			w.taken = append(w.taken, "open")
+			return w.stands, nil
+		}
 		if err := w.did("rotate.open"); err != nil {
 			return activities.Plan{}, err
 		}
@@ -170,7 +175,18 @@ func TestRotation(t *testing.T) {
 		},
 		"a newer epoch supersedes": {
 			change: func(w *world) { w.fail["rotate.set"] = activities.Errorf(activities.Fenced, "newer") },
-			state:  activities.Superseded, taken: "open mint set",
+			state:  activities.Superseded, taken: "open mint set open",
+		},
+		"a rotation that somebody else finished ends as it did": {
+			change: func(w *world) {
+				w.fail["rotate.set"] = activities.Errorf(activities.Fenced, "ended already")
+				w.stands = activities.Plan{Rotation: "payments@4", State: activities.Retired}
+			},
+			state: activities.Retired, taken: "open mint set open",
+		},
+		"a half rollback goes on backwards": {
+			change: func(w *world) { w.plan.Reverting, w.plan.Published, w.plan.State = true, true, activities.Published },
+			state:  activities.RolledBack, taken: "open rollback converge end:ROLLED_BACK hold",
 		},
 		"compromise proves the previous dead before its key is erased": {
 			change: func(w *world) { w.plan.Compromise = true },
