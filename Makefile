@@ -21,7 +21,7 @@ build: ## build the binaries into bin/
 	$(GO) build -ldflags "$(LDFLAGS)" -o $(BIN)/ ./cmd/...
 
 test: setup vet ## everything that CI runs
-	@sh scripts/test
+	@bash scripts/test
 
 short: ## unit tests of the packages without servers
 	$(GO) test -short ./activities/... ./workflows/... ./internal/... ./schedules/... ./workers/...

@@ -118,6 +118,13 @@ func (h *holder) target(name string) (rotate.Target, bool) {
 	return target, ok
 }
 
+// elsewhere reports whether the target is known, and another worker's.
+func (h *holder) elsewhere(name string) bool {
+	_, here := h.certificates[name]
+	_, known := h.targets[name]
+	return known && !here
+}
+
 func (h *holder) certificate(name string) (tlscert.Certificate, bool) {
 	certificate, ok := h.certificates[name]
 	return certificate, ok

@@ -108,13 +108,14 @@ func NewSteps(parts PrivilegedParts, host string) (*rotate.Steps, error) {
 		return nil, err
 	}
 	return rotate.New(rotate.Dependencies{
-		Store:    parts.Store,
-		Recorder: parts.Recorder,
-		Kinds:    map[string]rotate.Kind{tlscert.Name: tlscert.New(parts.Store, holder.certificate, parts.Now)},
-		Targets:  holder.target,
-		Decide:   holder.decide,
-		NextDue:  holder.next,
-		Now:      parts.Now,
+		Store:     parts.Store,
+		Recorder:  parts.Recorder,
+		Kinds:     map[string]rotate.Kind{tlscert.Name: tlscert.New(parts.Store, holder.certificate, parts.Now)},
+		Targets:   holder.target,
+		Elsewhere: holder.elsewhere,
+		Decide:    holder.decide,
+		NextDue:   holder.next,
+		Now:       parts.Now,
 	}), nil
 }
 

@@ -22,7 +22,8 @@ type Head struct {
 	Of       activities.Epoch      `json:"of"`       // its epoch; lower than Epoch after a rollback
 	Run      string                `json:"run"`      // first run id of the workflow that drives it
 	Trigger  activities.Trigger    `json:"trigger"`
-	Verdict  activities.Verdict    `json:"verdict,omitzero"` // why it was opened
+	Resumed  bool                  `json:"resumed,omitempty"` // another run than the one that opened it drives it
+	Verdict  activities.Verdict    `json:"verdict,omitzero"`  // why it was opened
 	State    activities.State      `json:"state"`
 	Opened   time.Time             `json:"opened"`
 	Updated  time.Time             `json:"updated"`

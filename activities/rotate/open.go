@@ -34,11 +34,12 @@ type Situation struct {
 // Steps are the saga's activities in the privileged zone. They are written once: what differs between
 // kinds of credential is behind Kind.
 type Steps struct {
-	Kinds   map[string]Kind
-	Targets func(name string) (Target, bool)
-	Decide  func(Situation) activities.Verdict
-	NextDue func(Situation) (time.Time, bool)
-	Sees    func(target string) bool // whether this worker holds the target; nil: it holds all
+	Kinds     map[string]Kind
+	Targets   func(name string) (Target, bool)
+	Elsewhere func(name string) bool
+	Decide    func(Situation) activities.Verdict
+	NextDue   func(Situation) (time.Time, bool)
+	Sees      func(target string) bool // whether this worker holds the target; nil: it holds all
 
 	heads   heads
 	groups  groups
@@ -54,6 +55,9 @@ func (s *Steps) Open(ctx context.Context, request activities.OpenRequest) (activ
 	if err != nil {
 		return activities.Plan{}, err
 	}
+	if s.Elsewhere != nil && s.Elsewhere(target.Name) {
+		return activities.Plan{Kind: target.Kind, Host: target.Host}, nil // only the worker on that host can see it
+	}
 	head, version, err := s.heads.read(ctx, target.Name)
 	if err != nil {
 		return activities.Plan{}, err
@@ -66,7 +70,7 @@ func (s *Steps) Open(ctx context.Context, request activities.OpenRequest) (activ
 			return plan, nil
 		}
 		// The attempt that opened it may not have come to recording it.
-		return plan, s.opened(ctx, head, request, "opened")
+		return plan, s.opened(ctx, head)
 	}
 	if s.elsewhere(target) {
 		verdict := activities.Verdict{Reason: "elsewhere", Sentence: "only the worker on host " + target.Host + " can see it"}
@@ -95,16 +99,12 @@ func (s *Steps) Open(ctx context.Context, request activities.OpenRequest) (activ
 	if err := s.groups.take(ctx, target.Group, target.Name, holder); err != nil {
 		return activities.Plan{}, err
 	}
-	what := "opened"
-	if head.Open() && observation.Epoch <= head.Epoch {
-		what = "resumed"
-	}
 	head = s.allocate(target, head, request, observation)
 	head.Verdict = verdict
 	if err := s.heads.write(ctx, head, version); err != nil {
 		return activities.Plan{}, err // a lost check-and-set is retried, and then finds what is in hand
 	}
-	return s.plan(target, head), s.opened(ctx, head, request, what)
+	return s.plan(target, head), s.opened(ctx, head)
 }
 
 // elsewhere reports whether the target belongs to a host that is not this worker's.
@@ -113,7 +113,7 @@ func (s *Steps) elsewhere(target Target) bool {
 }
 
 // opened records that a rotation began, or that another run goes on with it: each with its own trigger.
-func (s *Steps) opened(ctx context.Context, head Head, request activities.OpenRequest, what string) error {
+func (s *Steps) opened(ctx context.Context, head Head) error {
 	step := activities.StepRequest{Target: head.Target, Rotation: head.Rotation, Epoch: head.Of, Reason: head.Verdict.Sentence, Actor: head.Trigger.Actor}
 	facts := map[string]string{
 		record.FactState:         string(head.State),
@@ -123,9 +123,9 @@ func (s *Steps) opened(ctx context.Context, head Head, request activities.OpenRe
 		record.FactTriggerReason: head.Trigger.Reason,
 		factReason:               head.Verdict.Reason,
 	}
-	suffix := ""
-	if what == "resumed" {
-		suffix = "resumed/" + request.Run
+	suffix, what := "", "opened"
+	if head.Resumed {
+		suffix, what = "resumed/"+head.Run, "resumed"
 	}
 	_, err := s.journal.fact(ctx, step, suffix, what, facts)
 	return err
@@ -209,7 +209,7 @@ func (s *Steps) allocate(target Target, head Head, request activities.OpenReques
 		// under the same id, so no second candidate is minted.
 		trigger := request.Trigger
 		trigger.Compromise = trigger.Compromise || head.Trigger.Compromise
-		head.Trigger = trigger
+		head.Trigger, head.Resumed = trigger, true
 		return head
 	}
 	stale := []activities.Epoch{head.Current.Epoch, head.Previous.Epoch}
@@ -227,7 +227,7 @@ func (s *Steps) allocate(target Target, head Head, request activities.OpenReques
 	head.Opened = s.now().UTC()
 	head.Candidate = activities.Candidate{}
 	head.Published, head.Sentence = nil, ""
-	head.Restored, head.Sought, head.Dead = false, false, false
+	head.Resumed, head.Restored, head.Sought, head.Dead = false, false, false, false
 	head.Delivered = observation.Delivered
 	head.Previous = head.Current
 	return head

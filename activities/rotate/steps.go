@@ -12,21 +12,22 @@ import (
 
 // Dependencies are what the saga's privileged steps are made of.
 type Dependencies struct {
-	Store    store.Store
-	Recorder record.Recorder
-	Kinds    map[string]Kind
-	Targets  func(name string) (Target, bool)
-	Decide   func(Situation) activities.Verdict
-	NextDue  func(Situation) (time.Time, bool) // when the target is worth deciding about again
-	Sees     func(target string) bool          // whether this worker holds the target; nil: it holds all
-	Now      func() time.Time
+	Store     store.Store
+	Recorder  record.Recorder
+	Kinds     map[string]Kind
+	Targets   func(name string) (Target, bool)
+	Elsewhere func(name string) bool // another host's worker drives the target; nil: none is elsewhere
+	Decide    func(Situation) activities.Verdict
+	NextDue   func(Situation) (time.Time, bool) // when the target is worth deciding about again
+	Sees      func(target string) bool          // whether this worker holds the target; nil: it holds all
+	Now       func() time.Time
 }
 
 // New wires the saga's privileged steps.
 func New(d Dependencies) *Steps {
 	h := heads{store: d.Store, now: d.Now}
 	return &Steps{
-		Kinds: d.Kinds, Targets: d.Targets, Decide: d.Decide, NextDue: d.NextDue, Sees: d.Sees,
+		Kinds: d.Kinds, Targets: d.Targets, Elsewhere: d.Elsewhere, Decide: d.Decide, NextDue: d.NextDue, Sees: d.Sees,
 		heads:   h,
 		groups:  groups{store: d.Store, heads: h, now: d.Now},
 		journal: journal{recorder: d.Recorder, now: d.Now},

@@ -33,7 +33,7 @@ func certsListCommand(f *flags) *cobra.Command {
 		Short: "List certificates: where their rotations stand, when they expire and are due",
 		Example: `  castellan certs list
   castellan certs list --owner payments-team --due-within 24h
-  castellan certs list --state QUARANTINED -o json`,
+  castellan certs list --phase QUARANTINED -o json`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := f.client(cmd.Context())
@@ -56,7 +56,7 @@ func certsListCommand(f *flags) *cobra.Command {
 	cmd.Flags().StringVar(&owner, "owner", "", "only of this owner")
 	cmd.Flags().StringVar(&policy, "policy", "", "only with this policy")
 	cmd.Flags().StringVar(&exclusion, "group", "", "only in this exclusion group")
-	cmd.Flags().StringVar(&state, "state", "", "only with their last rotation in this state")
+	cmd.Flags().StringVar(&state, "phase", "", "only with their last rotation in this state, such as RETIRED")
 	cmd.Flags().StringVar(&expires, "expires-within", "", "only those that expire within a duration (168h) or before a time")
 	cmd.Flags().StringVar(&due, "due-within", "", "only those due within a duration or before a time")
 	cmd.Flags().IntVar(&limit, "limit", 0, "at most so many; 0: all")

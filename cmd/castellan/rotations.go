@@ -37,7 +37,7 @@ func rotationsListCommand(f *flags) *cobra.Command {
 		Short: "List rotation records, the latest first",
 		Example: `  castellan rotations list --open
   castellan rotations list --target payments --limit 5
-  castellan rotations list --state ROLLED_BACK --since=-168h`,
+  castellan rotations list --phase ROLLED_BACK --since=-168h`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := f.client(cmd.Context())
@@ -61,7 +61,7 @@ func rotationsListCommand(f *flags) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&target, "target", "", "only of this certificate")
-	cmd.Flags().StringVar(&state, "state", "", "only in this state")
+	cmd.Flags().StringVar(&state, "phase", "", "only in this state, such as PUBLISHED")
 	cmd.Flags().StringVar(&trigger, "trigger", "", "only from this trigger: schedule, operator, emergency")
 	cmd.Flags().StringVar(&since, "since", "", "only those begun since a time, or a duration before now (-24h)")
 	cmd.Flags().BoolVar(&open, "open", false, "only those that have not ended")

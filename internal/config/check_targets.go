@@ -95,9 +95,16 @@ func (c *checks) subject(path string, certificate Certificate) {
 // deliveries checks a certificate's deliveries and returns their names.
 func (c *checks) deliveries(path string, deliveries []Delivery) []string {
 	names := make([]string, len(deliveries))
+	host := ""
 	for i, delivery := range deliveries {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		names[i] = c.named(at, delivery.Name, delivery.Kind, names[:i])
+		if delivery.Host != "" && host == "" {
+			host = delivery.Host
+		}
+		if delivery.Host != "" && delivery.Host != host {
+			c.report(join(at, "host"), delivery.Host, fmt.Sprintf("%q like the delivery before: one host's worker drives a certificate, so that its key never leaves that host; declare a certificate per host", host))
+		}
 		if delivery.Host != "" {
 			c.reference(join(at, "host"), delivery.Host, c.config.Hosts)
 		}

@@ -25,6 +25,9 @@ func failed(act string, err error) error {
 	if errors.As(err, &own) {
 		return &activities.Error{Kind: own.Kind, Detail: act + ": " + err.Error(), RetryAfter: own.RetryAfter, Cause: err}
 	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return &activities.Error{Kind: activities.NotFound, Detail: act + ": it is not known", Cause: err}
+	}
 	return activities.Errorf(kindOf(err), "%s: %w", act, err)
 }
 

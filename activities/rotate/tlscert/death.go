@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"strings"
+	"time"
 
 	"castellan.dev/activities"
 	"castellan.dev/activities/issue"
@@ -25,10 +26,15 @@ func (k *Kind) ProveDead(ctx context.Context, rotation rotate.Rotation) (activit
 	if rotation.Previous.Fingerprint == "" {
 		return activities.DeathResult{Proven: true, Proof: activities.Proof{At: k.now().UTC(), Sentence: "there was no previous certificate"}}, nil
 	}
+	if end := rotation.Previous.NotAfter; !end.IsZero() && k.now().After(end) {
+		// An issuer's list leaves out what has expired, so waiting for it there would never end.
+		sentence := fmt.Sprintf("the previous certificate expired %s, so nobody accepts it any more", end.UTC().Format(time.RFC3339))
+		return activities.DeathResult{Proven: true, Proof: activities.Proof{At: k.now().UTC(), Sentence: sentence}}, nil
+	}
 	previous, err := k.pair(ctx, rotation.Target, rotation.Previous.Epoch)
 	if err != nil && activities.KindOf(err) == activities.NotFound {
 		return activities.DeathResult{
-			Proof:       activities.Proof{At: k.now().UTC(), Sentence: "the previous certificate was not issued through castellan; revoke it at its issuer"},
+			Proof:       activities.Proof{At: k.now().UTC(), Sentence: "castellan does not hold the previous certificate's key; revoke it at its issuer"},
 			NotProvable: []string{"every peer: castellan does not hold the previous certificate"},
 		}, nil
 	}
@@ -39,7 +45,8 @@ func (k *Kind) ProveDead(ctx context.Context, rotation rotate.Rotation) (activit
 	if err := certificate.Issuer.Revoke(ctx, revocation); err != nil {
 		return activities.DeathResult{}, err
 	}
-	if err := listed(ctx, certificate.Issuer, previous.Leaf); err != nil {
+	onList, err := listed(ctx, certificate.Issuer, previous.Leaf)
+	if err != nil {
 		return activities.DeathResult{}, err
 	}
 	sibling, err := k.pair(ctx, rotation.Target, rotation.Epoch)
@@ -64,26 +71,31 @@ func (k *Kind) ProveDead(ctx context.Context, rotation rotate.Rotation) (activit
 		seen = append(seen, peer.Name+": "+sentence)
 	}
 	result.Proven = len(seen) > 0 && len(result.NotProvable) == 0
-	result.Proof = activities.Proof{At: k.now().UTC(), Sentence: fmt.Sprintf("serial %s revoked and listed; %s", previous.Leaf.SerialNumber, describePeers(seen, result.NotProvable))}
+	result.Proof = activities.Proof{At: k.now().UTC(), Sentence: fmt.Sprintf("serial %s revoked%s; %s", previous.Leaf.SerialNumber, onList, describePeers(seen, result.NotProvable))}
 	return result, nil
 }
 
-// listed checks that the issuer's revocation list names the certificate, where the issuer has a list.
-func listed(ctx context.Context, issuer issue.Issuer, leaf *x509.Certificate) error {
+// listed checks that the issuer's revocation list names the certificate, where the issuer has a list. It
+// returns half a sentence that says which.
+func listed(ctx context.Context, issuer issue.Issuer, leaf *x509.Certificate) (string, error) {
+	const none = " (its issuer publishes no list)"
 	lister, ok := issuer.(issue.RevocationLister)
 	if !ok {
-		return nil
+		return none, nil
 	}
 	list, err := lister.RevocationList(ctx)
+	if err != nil && activities.KindOf(err) == activities.NotFound {
+		return none, nil // no list will ever come; whether the revocation works is for the peers to show
+	}
 	if err != nil {
-		return err
+		return "", err
 	}
 	for _, entry := range list.RevokedCertificateEntries {
 		if entry.SerialNumber.Cmp(leaf.SerialNumber) == 0 {
-			return nil
+			return " and listed", nil
 		}
 	}
-	return activities.Errorf(activities.Transient, "serial %s is revoked but not in the issuer's list yet", leaf.SerialNumber)
+	return "", activities.Errorf(activities.Transient, "serial %s is revoked but not in the issuer's list yet", leaf.SerialNumber)
 }
 
 func describePeers(proven, missing []string) string {

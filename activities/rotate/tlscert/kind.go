@@ -206,12 +206,16 @@ func (k *Kind) Discard(ctx context.Context, rotation rotate.Rotation) error {
 	if err != nil {
 		return err
 	}
+	var problems []error
 	for _, delivery := range certificate.Deliveries {
 		if err := delivery.Deliverer.Retire(ctx, rotation.Epoch); err != nil {
-			return fmt.Errorf("delivery %q: %w", delivery.Name, err)
+			problems = append(problems, fmt.Errorf("delivery %q: %w", delivery.Name, err))
 		}
 	}
-	return k.erase(ctx, rotation.Target, rotation.Epoch)
+	if err := k.erase(ctx, rotation.Target, rotation.Epoch); err != nil {
+		problems = append(problems, err)
+	}
+	return together(problems)
 }
 
 // describe returns a certificate's public part.

@@ -1,6 +1,7 @@
 package tlscert
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -78,22 +79,28 @@ func (k *Kind) Restore(ctx context.Context, rotation rotate.Rotation, under acti
 			Detail: fmt.Sprintf("restore %q: the previous certificate expired %s", rotation.Target, rotation.Previous.NotAfter.UTC())}
 	}
 	var restored []string
+	var problems []error // of one delivery: the others get their credential back all the same
 	for _, name := range deliveries {
 		delivery, err := certificate.delivery(name)
 		if err != nil {
-			return activities.Proof{}, err
+			problems = append(problems, err)
+			continue
 		}
 		visible, err := k.restoreOne(ctx, certificate, delivery, rotation, under)
 		if err == nil && visible.Fingerprint == "" {
 			continue // the candidate never came here
 		}
-		if err != nil {
-			return activities.Proof{}, fmt.Errorf("delivery %q: %w", name, err)
+		if err == nil {
+			err = reload(ctx, delivery, visible.Fingerprint)
 		}
-		if err := reload(ctx, delivery, visible.Fingerprint); err != nil {
-			return activities.Proof{}, fmt.Errorf("delivery %q: %w", name, err)
+		if err != nil {
+			problems = append(problems, fmt.Errorf("delivery %q: %w", name, err))
+			continue
 		}
 		restored = append(restored, name)
+	}
+	if err := together(problems); err != nil {
+		return activities.Proof{}, err
 	}
 	sentence := "nothing had been published"
 	if len(restored) > 0 {
@@ -112,6 +119,9 @@ func (k *Kind) restoreOne(ctx context.Context, certificate Certificate, delivery
 	visible, err = delivery.Deliverer.Observe(ctx)
 	if err != nil || visible.Fingerprint == "" || visible.Fingerprint == rotation.Expected[delivery.Name] {
 		return deliver.Visible{}, err
+	}
+	if visible.Foreign {
+		return deliver.Visible{}, activities.Errorf(activities.Conflict, "%s is visible, which castellan did not put there", visible.Fingerprint)
 	}
 	pair, err := k.pair(ctx, rotation.Target, rotation.Previous.Epoch)
 	if err != nil {
@@ -144,12 +154,15 @@ func (k *Kind) Retire(ctx context.Context, rotation rotate.Rotation) (activities
 			problems = append(problems, fmt.Errorf("delivery %q: %w", delivery.Name, err))
 		}
 	}
-	if rotation.Previous.Epoch != 0 && rotation.Previous.Epoch != rotation.Epoch {
-		if err := k.erase(ctx, rotation.Target, rotation.Previous.Epoch); err != nil {
+	for _, epoch := range append([]activities.Epoch{rotation.Previous.Epoch}, rotation.Leftover...) {
+		if epoch == 0 || epoch == rotation.Epoch {
+			continue
+		}
+		if err := k.erase(ctx, rotation.Target, epoch); err != nil {
 			problems = append(problems, err)
 		}
 	}
-	if err := errors.Join(problems...); err != nil {
+	if err := together(problems); err != nil {
 		return activities.Proof{}, err
 	}
 	sentence := "there was no previous certificate"
@@ -161,6 +174,20 @@ func (k *Kind) Retire(ctx context.Context, rotation rotate.Rotation) (activities
 		}
 	}
 	return activities.Proof{At: k.now().UTC(), Sentence: sentence}, nil
+}
+
+// together joins problems. One that may go away decides the kind, because then the rest is tried again, too.
+func together(problems []error) error {
+	slices.SortStableFunc(problems, func(a, b error) int { return cmp.Compare(lasting(a), lasting(b)) })
+	return errors.Join(problems...)
+}
+
+func lasting(err error) int {
+	switch activities.KindOf(err) {
+	case activities.Transient, activities.Throttled, activities.Uncertain:
+		return 0
+	}
+	return 1
 }
 
 func (c Certificate) delivery(name string) (Delivery, error) {
