@@ -55,6 +55,9 @@ func (i inventory) hold(ctx context.Context, request activities.HoldRequest) (st
 	if row.Failures < 10 {
 		pause = min(firstHold<<row.Failures, lastHold)
 	}
+	if rest := row.Current.NotAfter.Sub(now); !row.Current.NotAfter.IsZero() && rest > 0 {
+		pause = max(min(pause, rest/4), firstHold) // the last try must not come after the end
+	}
 	_, err = i.database.Hold(ctx, request.Target, servicedb.Hold{Until: now.Add(pause), Reason: request.Reason, Run: request.Run}, now)
 	return struct{}{}, err
 }

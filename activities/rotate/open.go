@@ -39,7 +39,6 @@ type Steps struct {
 	Elsewhere func(name string) bool
 	Decide    func(Situation) activities.Verdict
 	NextDue   func(Situation) (time.Time, bool)
-	Sees      func(target string) bool // whether this worker holds the target; nil: it holds all
 
 	heads   heads
 	groups  groups
@@ -72,10 +71,6 @@ func (s *Steps) Open(ctx context.Context, request activities.OpenRequest) (activ
 		// The attempt that opened it may not have come to recording it.
 		return plan, s.opened(ctx, head)
 	}
-	if s.elsewhere(target) {
-		verdict := activities.Verdict{Reason: "elsewhere", Sentence: "only the worker on host " + target.Host + " can see it"}
-		return activities.Plan{Verdict: verdict, Kind: target.Kind, Host: target.Host}, nil
-	}
 	observation, err := kind.Observe(ctx, target.Name)
 	if err != nil {
 		return activities.Plan{}, err
@@ -105,11 +100,6 @@ func (s *Steps) Open(ctx context.Context, request activities.OpenRequest) (activ
 		return activities.Plan{}, err // a lost check-and-set is retried, and then finds what is in hand
 	}
 	return s.plan(target, head), s.opened(ctx, head)
-}
-
-// elsewhere reports whether the target belongs to a host that is not this worker's.
-func (s *Steps) elsewhere(target Target) bool {
-	return s.Sees != nil && !s.Sees(target.Name)
 }
 
 // opened records that a rotation began, or that another run goes on with it: each with its own trigger.

@@ -19,7 +19,6 @@ type Dependencies struct {
 	Elsewhere func(name string) bool // another host's worker drives the target; nil: none is elsewhere
 	Decide    func(Situation) activities.Verdict
 	NextDue   func(Situation) (time.Time, bool) // when the target is worth deciding about again
-	Sees      func(target string) bool          // whether this worker holds the target; nil: it holds all
 	Now       func() time.Time
 }
 
@@ -27,7 +26,7 @@ type Dependencies struct {
 func New(d Dependencies) *Steps {
 	h := heads{store: d.Store, now: d.Now}
 	return &Steps{
-		Kinds: d.Kinds, Targets: d.Targets, Elsewhere: d.Elsewhere, Decide: d.Decide, NextDue: d.NextDue, Sees: d.Sees,
+		Kinds: d.Kinds, Targets: d.Targets, Elsewhere: d.Elsewhere, Decide: d.Decide, NextDue: d.NextDue,
 		heads:   h,
 		groups:  groups{store: d.Store, heads: h, now: d.Now},
 		journal: journal{recorder: d.Recorder, now: d.Now},

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
 
 	"castellan.dev/activities"
 )
@@ -108,6 +109,18 @@ func patience(rounds int) time.Duration {
 		return 2 * time.Minute
 	}
 	return 8 * time.Minute
+}
+
+// passing reports whether a failure says only that something could not be reached in time.
+func passing(err error) bool {
+	if errors.Is(err, errAborted) || errors.Is(err, errBroken) || workflow.IsContinueAsNewError(err) {
+		return false
+	}
+	switch activities.KindOf(err) {
+	case activities.Transient, activities.Throttled, activities.Uncertain:
+		return true
+	}
+	return false
 }
 
 // explain takes the sentence of an activity's failure out of Temporal's wrapping.

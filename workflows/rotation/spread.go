@@ -31,6 +31,10 @@ func (r *run) spread(ctx workflow.Context) error {
 		}
 		r.state.Wave, r.state.Placed = r.state.Wave+1, false
 	}
+	// The last moment at which there is a way back: what was asked for during the last look still counts.
+	if err := r.gate(ctx); err != nil {
+		return err
+	}
 	r.reached(ctx, activities.Converged)
 	return nil
 }
@@ -39,6 +43,9 @@ func (r *run) spread(ctx workflow.Context) error {
 func (r *run) place(ctx workflow.Context, wave activities.Wave) error {
 	if err := r.gate(ctx); err != nil {
 		return err
+	}
+	if r.state.Touched && r.state.Baseline == nil {
+		r.state.Baseline = []string{} // what is broken now may be so because of the candidate
 	}
 	if r.state.Wave == 0 && r.state.Baseline == nil {
 		if err := r.baseline(ctx, wave); err != nil {
@@ -78,6 +85,14 @@ func (r *run) converge(ctx workflow.Context, wave activities.Wave) error {
 			return err
 		}
 		result, err := r.look(ctx, wave, patience(r.state.Rounds))
+		if err != nil && passing(err) {
+			// Nobody could look. That says nothing about the consumers, and waiting harms none of them.
+			r.state.Note = stamp(workflow.Now(ctx)) + " could not look: " + explain(err)
+			if err := r.rest(ctx, 10*time.Minute); err != nil {
+				return err
+			}
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -99,13 +114,18 @@ func (r *run) converge(ctx workflow.Context, wave activities.Wave) error {
 		if workflow.GetInfo(ctx).GetContinueAsNewSuggested() {
 			return r.continueAsNew(ctx)
 		}
-		if rest := pause(r.state.Rounds); rest > 0 {
-			r.nudged = false
-			if err := r.wait(ctx, waitConsume, workflow.Now(ctx).Add(rest), func() bool { return r.nudged || r.state.Abort != nil }); err != nil {
+		if pause := pause(r.state.Rounds); pause > 0 {
+			if err := r.rest(ctx, pause); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// rest waits between two looks; a message ends it.
+func (r *run) rest(ctx workflow.Context, pause time.Duration) error {
+	r.nudged = false
+	return r.wait(ctx, waitConsume, workflow.Now(ctx).Add(pause), func() bool { return r.nudged || r.state.Abort != nil })
 }
 
 // look runs one look at the wave's consumers; an abort cuts it short.
@@ -207,7 +227,9 @@ func (r *run) fail(ctx workflow.Context, err error) (Result, error) {
 		return r.undo(ctx, why)
 	case activities.KindOf(err) == activities.Fenced:
 		return r.overtaken(ctx, why)
-	case activities.KindOf(err) == activities.Failed && !r.state.Touched:
+	case !r.state.Touched:
+		return r.undo(ctx, why) // nobody has seen the candidate: the next sweep begins afresh
+	case activities.KindOf(err) == activities.Failed && rank[r.state.State] < rank[activities.Converged]:
 		return r.undo(ctx, why)
 	}
 	return r.quarantine(ctx, why, nil)
@@ -258,9 +280,16 @@ func (r *run) hold(ctx workflow.Context, why string) {
 	}
 }
 
+// described is how many stragglers one sentence names.
+const described = 10
+
 func describe(stragglers []activities.Straggler) string {
 	var parts []string
-	for _, s := range stragglers {
+	for i, s := range stragglers {
+		if i == described {
+			parts = append(parts, fmt.Sprintf("and %d more", len(stragglers)-i))
+			break
+		}
 		parts = append(parts, strings.TrimSpace(fmt.Sprintf("%s %s is %s %s", s.Consumer, s.Address, s.Standing, s.Detail)))
 	}
 	return strings.Join(parts, "; ")

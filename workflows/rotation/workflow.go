@@ -23,6 +23,9 @@ type run struct {
 	nudged bool // a message asks to look again at once
 }
 
+// quarantined is the reason of a verdict on a target whose last rotation stopped for a person.
+const quarantined = "quarantined"
+
 // errAborted ends the forward path because a person asked for it.
 var errAborted = errors.New("aborted")
 
@@ -64,6 +67,9 @@ func (r *run) setup(ctx workflow.Context, input Input) error {
 		return err
 	}
 	if input.Carried != nil {
+		if input.Carried.Target != target {
+			return fmt.Errorf("the carried state is of %q but the workflow id is of %q", input.Carried.Target, target)
+		}
 		r.state = *input.Carried
 		return nil
 	}
@@ -122,7 +128,7 @@ func (r *run) forward(ctx workflow.Context) error {
 		}
 		r.reached(ctx, step.reaches)
 	}
-	if r.state.Trigger.Until == activities.Tested && rank[r.state.State] <= rank[activities.Tested] {
+	if r.state.Trigger.Until == activities.Tested && rank[r.state.State] <= rank[activities.Tested] && !r.state.Touched {
 		r.state.Sentence = "stopped before publishing, as asked; the next rotation goes on from here"
 		return nil
 	}
@@ -140,6 +146,7 @@ var rank = map[activities.State]int{
 
 // open asks for the rotation to drive, and waits for its window.
 func (r *run) open(ctx workflow.Context) error {
+	moves := 0
 	for r.state.Plan.Rotation == "" {
 		if err := r.gate(ctx); err != nil {
 			return err
@@ -151,6 +158,9 @@ func (r *run) open(ctx workflow.Context) error {
 			return err
 		}
 		if plan.Rotation == "" && plan.Host != r.state.Host {
+			if moves++; moves > 3 {
+				return temporal.NewNonRetryableApplicationError(fmt.Sprintf("workers do not agree on the host of %q: %q and %q", r.state.Target, r.state.Host, plan.Host), string(activities.Invalid), nil)
+			}
 			r.state.Host = plan.Host // only the worker on that host can see the target
 			continue
 		}
@@ -159,6 +169,10 @@ func (r *run) open(ctx workflow.Context) error {
 			r.state.Candidate = plan.Candidate
 			r.state.State = plan.State
 			r.state.Touched = plan.Published
+			r.state.Host = plan.Host
+			if plan.State.Ended() {
+				r.state.Sentence = plan.Verdict.Sentence
+			}
 			r.show(ctx)
 			return nil
 		}
@@ -169,6 +183,9 @@ func (r *run) open(ctx workflow.Context) error {
 			}
 			r.state.State = activities.NotDue
 			r.state.Sentence = plan.Verdict.Sentence
+			if plan.Verdict.Reason == quarantined {
+				r.hold(ctx, r.state.Sentence) // asked again and again, it would say the same until a person comes
+			}
 			return nil
 		}
 		if err := r.wait(ctx, waitWindow, plan.Verdict.Wait, func() bool { return r.nudged || r.state.Abort != nil }); err != nil {
