@@ -3,6 +3,8 @@ package bench
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,9 +27,9 @@ const (
 	barePrivileged  = activities.Zone("bench-privileged")
 	bareObserve     = activities.Zone("bench-observe")
 	bareWorkflow    = "bench.bare"
-	targetsAtOnce   = 12
-	batches         = 8
-	batchesOfSingle = 12
+	targetsAtOnce   = 32 // enough to keep the server busy; fewer would measure waiting
+	batches         = 3
+	batchesOfSingle = 15
 )
 
 // bareStep is a step of the bare workflow.
@@ -104,12 +106,12 @@ func rotations(t testing.TB) []row {
 		realTime += h.took(t, real(targetsAtOnce))
 	}
 	var bareSingle, realSingle []time.Duration
-	var last client.WorkflowRun
+	var single []client.WorkflowRun
 	for range batchesOfSingle {
 		bareSingle = append(bareSingle, h.took(t, bares(1)))
 		runs := real(1)
 		realSingle = append(realSingle, h.took(t, runs))
-		last = runs[0]
+		single = append(single, runs...)
 	}
 	bareRate, realRate := rate(bareTime), rate(realTime)
 	a, b := quantile(bareSingle, 0.5), quantile(realSingle, 0.5)
@@ -117,7 +119,8 @@ func rotations(t testing.TB) []row {
 		{what: fmt.Sprintf("per second, %d at once", targetsAtOnce), baseline: fmt.Sprintf("%.1f", bareRate), castellan: fmt.Sprintf("%.1f", realRate), ratio: ratio(realRate, bareRate), aim: ">= 0.80"},
 		{what: "one alone, p50", baseline: millis(a), castellan: millis(b), ratio: ratio(float64(b), float64(a))},
 	}
-	return append(rows, h.cost(t, bares(1)[0], last)...)
+	rows = append(rows, h.steps(t, single))
+	return append(rows, h.cost(t, bares(1)[0], single[0])...)
 }
 
 func rate(took time.Duration) float64 { return batches * targetsAtOnce / took.Seconds() }
@@ -157,6 +160,33 @@ func (h *house) took(t testing.TB, runs []client.WorkflowRun) time.Duration {
 		}
 	}
 	return last.Sub(first)
+}
+
+// steps says how long each activity of a single rotation runs, from its start to its result.
+func (h *house) steps(t testing.TB, runs []client.WorkflowRun) row {
+	t.Helper()
+	var names []string
+	took := map[string][]time.Duration{}
+	for i, run := range runs {
+		events := h.history(t, run)
+		for _, event := range events {
+			done := event.GetActivityTaskCompletedEventAttributes()
+			if done == nil {
+				continue
+			}
+			scheduled, started := events[done.GetScheduledEventId()-1], events[done.GetStartedEventId()-1]
+			name := strings.TrimPrefix(scheduled.GetActivityTaskScheduledEventAttributes().GetActivityType().GetName(), "rotate.")
+			if i == 0 && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+			took[name] = append(took[name], event.GetEventTime().AsTime().Sub(started.GetEventTime().AsTime()))
+		}
+	}
+	var parts []string
+	for _, name := range names {
+		parts = append(parts, fmt.Sprintf("%s %.0f", name, float64(quantile(took[name], 0.5))/1e6))
+	}
+	return row{what: "one alone, ms per step, p50", castellan: strings.Join(parts, ", ")}
 }
 
 // cost counts what a rotation leaves in its history, and what of it is billed by Temporal Cloud.
