@@ -27,6 +27,9 @@ type world struct {
 	stands  activities.Plan // answer to a run that was overtaken
 	retired []activities.RetireRequest
 	now     func() time.Time
+
+	during func(*testsuite.TestWorkflowEnvironment) // happens while the first look after publication is made
+	hosts  []string                                 // workers that each send the run to the next
 }
 
 func newWorld() *world {
@@ -56,6 +59,9 @@ func (w *world) register(env *testsuite.TestWorkflowEnvironment) {
 		if err := w.did("rotate.open"); err != nil {
 			return activities.Plan{}, err
 		}
+		if len(w.hosts) > 0 {
+			return activities.Plan{Host: w.hosts[len(w.asked)%len(w.hosts)]}, nil
+		}
 		if w.opens.IsZero() {
 			w.opens = env.Now().Add(w.window)
 		}
@@ -82,6 +88,10 @@ func (w *world) register(env *testsuite.TestWorkflowEnvironment) {
 		}
 		if err := w.did("rotate.converge"); err != nil {
 			return activities.ConvergeResult{}, err
+		}
+		if w.during != nil {
+			w.during(env)
+			w.during = nil
 		}
 		if r.Fingerprint == "old" || len(w.looks) == 0 {
 			return activities.ConvergeResult{Proof: activities.Proof{Evidence: []string{"proof-" + r.Consumers[0]}}, Converged: r.Consumers, Addresses: 1}, nil
