@@ -290,9 +290,11 @@ func TestLostReplyToARestartDoesNotRestartTwice(t *testing.T) {
 	<-f.waiting
 	f.advance(10 * time.Second)
 	f.wantDone(result)
+	// The ReplicaSets are the fact. The number of requests is not: the deployment controller writes the
+	// workload's status meanwhile, and a patch that meets it is refused by resourceVersion and sent again.
 	f.wantReplicaSets(2)
-	if patches := d.requests(http.MethodPatch); patches != 2 {
-		t.Errorf("the reload sent %d patches, want one announcement and one restart", patches)
+	if patches := d.requests(http.MethodPatch); patches < 2 {
+		t.Errorf("the reload sent %d patches, want an announcement and a restart", patches)
 	}
 }
 
