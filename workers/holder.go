@@ -106,6 +106,10 @@ func wavesOf(c config.Certificate) []activities.Wave {
 		}
 		waves = append(waves, wave)
 	}
+	if len(waves) == 2 && len(waves[0].Consumers) == 0 {
+		// Nobody reads the canary alone, so nothing could be proven of it: there is one wave.
+		return []activities.Wave{{Deliveries: published, Consumers: waves[1].Consumers}}
+	}
 	return waves
 }
 
@@ -180,9 +184,8 @@ func (b builders) certificate(name string, c config.Certificate) (tlscert.Certif
 		Usage: cmp.Or(c.Usage, "server"), Algorithm: tlscert.Algorithm(c.Key), Lifetime: c.Lifetime, Issuer: issuer, Rekey: c.Rekey,
 	}
 	if c.BundleFile != "" {
-		if out.Bundle, err = os.ReadFile(c.BundleFile); err != nil {
-			return tlscert.Certificate{}, fmt.Errorf("read bundle: %w", err)
-		}
+		// Read at each use: bundles rotate, too, and a stale one must not be delivered over a fresh one.
+		out.Bundle = func() ([]byte, error) { return os.ReadFile(c.BundleFile) }
 	}
 	for _, declared := range c.Deliveries {
 		delivery, err := b.delivery(name, declared)

@@ -40,6 +40,9 @@ func (c *checks) certificate(path, name string, certificate Certificate) {
 	if len(certificate.Deliveries) == 0 && !certificate.Observe {
 		c.report(join(path, "deliveries"), "", "at least one delivery, or observe: true")
 	}
+	if len(certificate.Consumers) == 0 && !certificate.Observe {
+		c.report(join(path, "consumers"), "", "at least one consumer, or observe: true: without one nothing proves that the previous key may be erased")
+	}
 	if c.config.Has(join(path, "canary")) && (certificate.Canary < 1 || certificate.Canary > max(1, len(certificate.Deliveries))) {
 		c.report(join(path, "canary"), strconv.Itoa(certificate.Canary), fmt.Sprintf("between 1 and the number of deliveries, %d", len(certificate.Deliveries)))
 	}

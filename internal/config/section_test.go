@@ -66,7 +66,9 @@ certificates:
     issuer: main
     dnsNames: [payments.example.com]
     deliveries:
-      - `+fields), environment)
+      - `+fields+`
+    consumers: [{kind: tls}]
+`), environment)
 	if err := problems.Err(); err != nil {
 		t.Fatalf("problems:\n%v", err)
 	}

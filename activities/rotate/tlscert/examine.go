@@ -41,8 +41,12 @@ func (k *Kind) Test(ctx context.Context, rotation rotate.Rotation) (activities.P
 // anchors returns the roots that clients hold today.
 func (c Certificate) anchors(ctx context.Context) (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
-	if len(c.Bundle) > 0 {
-		if !pool.AppendCertsFromPEM(c.Bundle) {
+	if c.Bundle != nil {
+		text, err := c.Bundle()
+		if err != nil {
+			return nil, activities.Errorf(activities.Transient, "certificate %q: read the clients' bundle: %w", c.Name, err)
+		}
+		if !pool.AppendCertsFromPEM(text) {
 			return nil, activities.Errorf(activities.Invalid, "certificate %q: the clients' bundle holds no certificate", c.Name)
 		}
 		return pool, nil

@@ -56,7 +56,7 @@ type Certificate struct {
 	Lifetime    time.Duration // zero: the issuer's default
 	Rekey       bool          // replace over the current certificate's own mTLS connection where the issuer can
 	Issuer      issue.Issuer
-	Bundle      []byte // PEM of the trust anchors that clients hold today; empty: the issuer's roots
+	Bundle      func() ([]byte, error) // PEM of the trust anchors that clients hold today; nil: the issuer's roots
 	Deliveries  []Delivery
 	Peers       []Peer
 }

@@ -199,8 +199,12 @@ func (c Certificate) delivery(name string) (Delivery, error) {
 }
 
 func (c Certificate) bundle(ctx context.Context) ([]byte, error) {
-	if len(c.Bundle) > 0 {
-		return c.Bundle, nil
+	if c.Bundle != nil {
+		text, err := c.Bundle()
+		if err != nil {
+			return nil, activities.Errorf(activities.Transient, "certificate %q: read the clients' bundle: %w", c.Name, err)
+		}
+		return text, nil
 	}
 	roots, err := c.Issuer.Roots(ctx)
 	if err != nil {

@@ -276,7 +276,7 @@ func TestACandidateIsHeldAgainstTheConfiguration(t *testing.T) {
 		`URI name "spiffe://x" is missing`: func(b *bench) { b.cert.URIs = []string{"spiffe://x"} },
 		"key is ecdsa-p256, want ed25519":  func(b *bench) { b.cert.Algorithm = tlscert.Ed25519 },
 		"expired":                          func(b *bench) { b.clock = 2 * time.Hour },
-		"unknown authority":                func(b *bench) { b.cert.Bundle = foreignBundle(t) },
+		"unknown authority":                func(b *bench) { text := foreignBundle(t); b.cert.Bundle = func() ([]byte, error) { return text, nil } },
 		"":                                 func(*bench) {},
 	} {
 		b := newBench(t)
