@@ -22,6 +22,12 @@ func (f *flags) client(ctx context.Context) (*api.Client, error) {
 		return nil, err
 	}
 	client, err := i.API(ctx, identity.Operator)
+	if err == nil {
+		err = i.Refresh(ctx, identity.Operator)
+	}
+	if errors.Is(err, identity.ErrExpired) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, withHint(err, "is this the right --state directory or --config file?")
 	}

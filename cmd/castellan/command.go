@@ -72,7 +72,7 @@ of text on standard error. Colours appear only on a terminal, and not when NO_CO
 	alias.Short = "Rotate one certificate now (as `castellan certs rotate`)"
 	root.AddCommand(
 		certsCommand(f), alias, adoptCommand(f), rotationsCommand(f), schedulesCommand(f), evidenceCommand(f),
-		configCommand(f), rescueCommand(f), workerCommand(f), serveCommand(f), versionCommand(f),
+		configCommand(f), rescueCommand(f), identityCommand(f), keyringCommand(f), workerCommand(f), serveCommand(f), versionCommand(f),
 	)
 	group(root)
 	root.CompletionOptions.HiddenDefaultCmd = true

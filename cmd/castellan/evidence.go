@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -29,7 +27,7 @@ with nothing but the file, the pinned key and a checkpoint from elsewhere.`,
   castellan evidence export -f export.jsonl
   castellan evidence verify export.jsonl --key ledger.pub --checkpoint checkpoints-000000.txt`,
 	}
-	parent.AddCommand(exportCommand(f), proveCommand(f), keyCommand(f), verifyCommand(f))
+	parent.AddCommand(exportCommand(f), proveCommand(f), keyCommand(f), changeKeyCommand(f), verifyCommand(f))
 	return group(parent)
 }
 
@@ -105,40 +103,6 @@ func incomplete(err error) error {
 		return nil
 	}
 	return activities.Errorf(activities.Transient, "read evidence: the answer was cut off: %w", err)
-}
-
-func keyCommand(f *flags) *cobra.Command {
-	return &cobra.Command{
-		Use:   "key",
-		Short: "Print the ledger's first public key, which auditors pin",
-		Long: `Prints the key that began the ledger. Whoever verifies evidence must have got it once, over a
-way that they trust: keep the file where castellan cannot write.`,
-		Example: `  castellan evidence key > ledger.pub`,
-		Args:    args(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := f.client(cmd.Context())
-			if err != nil {
-				return err
-			}
-			stream, err := client.Evidence(cmd.Context(), url.Values{})
-			if err != nil {
-				return explained(err)
-			}
-			defer stream.Close()
-			var header struct {
-				Key string `json:"key"`
-			}
-			if err := json.NewDecoder(bufio.NewReader(stream)).Decode(&header); err != nil {
-				return incomplete(err)
-			}
-			p := f.printer(cmd)
-			if p.json {
-				return p.value(header)
-			}
-			p.say("%s", header.Key)
-			return nil
-		},
-	}
 }
 
 func verifyCommand(f *flags) *cobra.Command {

@@ -40,11 +40,23 @@ func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)
 func TestOffline(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/offline",
-		Setup:               func(e *testscript.Env) error { e.Setenv("XDG_DATA_HOME", e.Getenv("WORK")); return nil },
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "export": exportSmallLedger, "edit": edit},
+		Setup:               offline,
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "export": exportSmallLedger, "edit": edit, "pick": pick},
 		RequireUniqueNames:  true,
 		RequireExplicitExec: true,
 	})
+}
+
+// offline gives a transcript no installation, and puts its directory into its configuration files, whose
+// paths must be absolute.
+func offline(e *testscript.Env) error {
+	e.Setenv("XDG_DATA_HOME", e.WorkDir)
+	files, err := filepath.Glob(filepath.Join(e.WorkDir, "*.yaml"))
+	for _, file := range files {
+		text, readErr := os.ReadFile(file)
+		err = errors.Join(err, readErr, os.WriteFile(file, bytes.ReplaceAll(text, []byte("$WORK"), []byte(e.WorkDir)), 0o600))
+	}
+	return err
 }
 
 // exits runs a command and checks its exit code: exits CODE COMMAND...

@@ -67,13 +67,17 @@ func runServe(ctx context.Context, i *installation.Installation) error {
 	if err != nil {
 		return err
 	}
+	authority, err := i.Authority()
+	if err != nil {
+		return err
+	}
 	listener, err := net.Listen("tcp", i.Config.API.Listen)
 	if err != nil {
 		return fmt.Errorf("listen on api.listen: %w", err)
 	}
 	service, err := serve.New(ctx, serve.Parts{
 		Config: i.Config, Settings: workers.Settings{Engine: engine, Deployment: deployment()}, Converter: codec.NewDataConverter(sealed),
-		Database: database, Ledger: log, Identity: source, Listener: listener, Now: i.Now, Logger: i.Logger,
+		Database: database, Ledger: log, Identity: source, Authority: authority, Listener: listener, Now: i.Now, Logger: i.Logger,
 	})
 	if err != nil {
 		return err
@@ -81,10 +85,11 @@ func runServe(ctx context.Context, i *installation.Installation) error {
 	if err := told.Register(telemetry.Inventory(database, i.Now, i.Logger), service.Watchdog()); err != nil {
 		return err
 	}
-	i.Logger.Info("serving", "api", listener.Addr().String(), "metrics", told.Address())
+	i.Logger.Info("serving", "api", listener.Addr().String(), "metrics", told.Address(), "renewsIdentities", authority != nil)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return told.Run(ctx) })
 	group.Go(func() error { return service.Run(ctx) })
+	group.Go(func() error { return i.Renew(ctx) })
 	return group.Wait()
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -49,9 +50,10 @@ With --host, a privileged worker serves only the targets whose files are on that
 				return fmt.Errorf("start worker of zone %s: %w", zone, err)
 			}
 			i.Logger.Info("zone served", "zone", zone, "host", host, "queue", activities.Zone(zone).Queue(host))
+			err = i.Renew(cmd.Context())
 			<-cmd.Context().Done()
 			w.Stop()
-			return nil
+			return err
 		},
 	}
 	cmd.Flags().StringVar(&zone, "zone", "", "control, privileged or observe (required)")
@@ -81,6 +83,11 @@ func zoneWorker(ctx context.Context, i *installation.Installation, zone activiti
 	}
 	settings := workers.Settings{Engine: engine, Deployment: deployment()}
 	if zone == activities.Control {
+		// Only its engine may want to see its identity, so it may do without; where there is one it is
+		// kept fresh.
+		if _, err := i.Identity(ctx, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
 		return workers.Control(settings), nil
 	}
 	recorder, err := i.Recorder(ctx, name)

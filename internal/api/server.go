@@ -43,6 +43,9 @@ type Server struct {
 	Evidence  http.Handler // of the ledger: POST /v1/evidence
 	Export    http.Handler // of the ledger: GET /v1/evidence
 	Schedules ScheduleKeeper
+	// ChangeKey replaces the ledger's signing key and returns the next one; nil: no ledger is here.
+	ChangeKey func(ctx context.Context, actor, reason string) (key string, err error)
+	Authority *identity.Authority // signs renewals of castellan's own identities; nil: they are renewed elsewhere
 	RoleOf    func(identity string) Role
 	Host      func(target string) (host string, declared bool) // which host's worker drives a target, if one must
 	Now       func() time.Time
@@ -69,6 +72,8 @@ func (s *Server) Handler() http.Handler {
 	read("GET /v1/schedules", func(r *http.Request) (any, error) { return s.Schedules.Diff(r.Context()) })
 	act("POST /v1/schedules/apply", func(r *http.Request) (any, error) { return s.Schedules.Apply(r.Context()) })
 	mux.Handle("POST /v1/evidence", s.allow(s.Evidence, Zone))
+	act("POST /v1/evidence/key", s.changeKey)
+	mux.HandleFunc("POST /v1/identity", s.renew)
 	mux.Handle("GET /v1/evidence", s.allow(s.Export, Viewer, Operator))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		Refuse(w, activities.Errorf(activities.NotFound, "%s %s is not part of this interface", r.Method, r.URL.Path))
@@ -113,10 +118,14 @@ func (s *Server) guard(h func(*http.Request) (any, error), roles ...Role) http.H
 			Refuse(w, err)
 			return
 		}
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Cache-Control", "no-store")
-		json.NewEncoder(w).Encode(answer) // the client notices a cut connection by itself
+		reply(w, answer)
 	}), roles...)
+}
+
+func reply(w http.ResponseWriter, answer any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	json.NewEncoder(w).Encode(answer) // the client notices a cut connection by itself
 }
 
 // decode reads a JSON body strictly. An empty body is the zero request.

@@ -125,6 +125,15 @@ func (a *Authority) createRoot(previous []*x509.Certificate) error {
 	return nil
 }
 
+// HoldsAuthority reports whether an Authority lives in dir. [OpenAuthority] would make one.
+func HoldsAuthority(dir string) (bool, error) {
+	_, err := os.Stat(filepath.Join(dir, rootFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // Roots returns the certificates, PEM, that peers must trust.
 func (a *Authority) Roots() []byte { return formatCertificates(a.roots) }
 
@@ -135,6 +144,10 @@ func (a *Authority) Renewer(name string) Renewer {
 		parsed, err := x509.ParseCertificateRequest(request)
 		if err != nil {
 			return Issued{}, fmt.Errorf("issue identity %q: %w", name, err)
+		}
+		// Sources make such keys only, and a request from afar shall not choose what checking it costs.
+		if key, ok := parsed.PublicKey.(*ecdsa.PublicKey); !ok || key.Curve != elliptic.P256() {
+			return Issued{}, fmt.Errorf("issue identity %q: the request is not for an ECDSA key on P-256", name)
 		}
 		if err := parsed.CheckSignature(); err != nil {
 			return Issued{}, fmt.Errorf("issue identity %q: %w", name, err)
@@ -180,6 +193,25 @@ func (a *Authority) sign(name string, public any) ([]byte, error) {
 		return nil, err
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: certificateBlock, Bytes: der}), nil
+}
+
+// Signed reports whether the certificate that a Source holds is one that this authority stands by, and
+// whether the Source trusts the authority's present root.
+func (a *Authority) Signed(source *Source) bool {
+	source.mu.Lock()
+	current := source.current
+	source.mu.Unlock()
+	own := x509.NewCertPool()
+	for _, root := range a.roots {
+		own.AddCert(root)
+	}
+	_, err := current.certificate.Leaf.Verify(x509.VerifyOptions{
+		Roots: own, CurrentTime: a.config.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	_, untrusted := a.roots[0].Verify(x509.VerifyOptions{
+		Roots: current.roots, CurrentTime: a.config.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	})
+	return err == nil && untrusted == nil
 }
 
 func serialNumber() (*big.Int, error) {

@@ -458,3 +458,68 @@ func TestRunRenewsByItself(t *testing.T) {
 		t.Errorf("run ended with %v", err)
 	}
 }
+
+// TestRemoteSourceBeginsWithItsFiles has a renewer that counts: it is asked when a renewal is due, and
+// neither before nor after the certificate has expired.
+func TestRemoteSourceBeginsWithItsFiles(t *testing.T) {
+	clock := newClock()
+	authority := openAuthority(t, t.TempDir(), clock)
+	files := FilesIn(t.TempDir(), "control")
+	publisher := newSource(t, authority, "control", clock, files)
+	asked := 0
+	renewer := func(ctx context.Context, request []byte) (Issued, error) {
+		asked++
+		return authority.Renewer("control")(ctx, request)
+	}
+	config := SourceConfig{Name: "control", Files: files, Remote: true, Renewer: renewer, Now: clock.Now}
+	worker, err := NewSource(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	twin, err := NewSource(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tick := func(source *Source, want int, when string) {
+		t.Helper()
+		if err := source.Tick(t.Context()); err != nil || asked != want {
+			t.Fatalf("%s: asked %d times, error %v, want %d times", when, asked, err, want)
+		}
+	}
+	tick(worker, 0, "before it is due")
+	clock.Advance(DefaultLife * 3 / 4)
+	tick(worker, 1, "when it is due")
+	tick(twin, 1, "when another process has renewed the files")
+	if got, want := twin.NotAfter(), worker.NotAfter(); !got.Equal(want) {
+		t.Errorf("the twin's certificate ends %v, want %v", got, want)
+	}
+
+	clock.Advance(2 * DefaultLife)
+	if err := worker.Tick(t.Context()); !errors.Is(err, ErrExpired) || asked != 1 {
+		t.Errorf("after expiry: got %v, asked %d times, want ErrExpired and nobody asked", err, asked)
+	}
+	if err := publisher.Renew(t.Context()); err != nil { // a person replaces the files
+		t.Fatal(err)
+	}
+	tick(worker, 1, "after the files were replaced")
+}
+
+func TestRemoteSourceUsesWhatItCannotWrite(t *testing.T) {
+	clock := newClock()
+	authority := openAuthority(t, t.TempDir(), clock)
+	files := FilesIn(t.TempDir(), "control")
+	newSource(t, authority, "control", clock, files)
+	worker, err := NewSource(t.Context(), SourceConfig{Name: "control", Files: files, Remote: true, Renewer: authority.Renewer("control"), Now: clock.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	worker.config.Files.Roots = filepath.Join(files.Pair, "below-a-file", "ca.pem") // cannot be written, whoever runs the test
+	before := worker.NotAfter()
+	clock.Advance(DefaultLife * 3 / 4)
+	if err := worker.Renew(t.Context()); err == nil {
+		t.Error("a file that cannot be written was not reported")
+	}
+	if !worker.NotAfter().After(before) {
+		t.Error("the renewed certificate was thrown away")
+	}
+}

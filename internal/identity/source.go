@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
+	"path/filepath"
 	"sync"
 	"time"
 )
@@ -33,6 +34,10 @@ type SourceConfig struct {
 	// Files are where the certificate lies. With a Renewer each renewal is written there; without
 	// one they are read again whenever they changed.
 	Files Files
+	// Remote says that the Renewer proves itself with the certificate that this Source holds. Then the
+	// files are where it begins, a renewal waits until it is due, files that another process renewed
+	// are taken over, and a certificate that has expired cannot be renewed any more. It needs Files.
+	Remote bool
 
 	Now    func() time.Time // nil means time.Now
 	Random func() float64   // in [0,1), for the jitter; nil means math/rand
@@ -43,9 +48,15 @@ type SourceConfig struct {
 type Source struct {
 	config SourceConfig
 
-	mu      sync.Mutex
+	renewing sync.Mutex // held while a certificate is obtained; handshakes go on meanwhile
+
+	mu      sync.Mutex // guards current; never held while anybody else is asked
 	current *material
 }
+
+// ErrExpired is inside the error of a handshake that needs a certificate when the one at hand has
+// expired and this process cannot obtain another.
+var ErrExpired = errors.New("certificate has expired")
 
 // material is one generation of a certificate; it is never changed after it was made.
 type material struct {
@@ -65,6 +76,9 @@ func NewSource(ctx context.Context, config SourceConfig) (*Source, error) {
 	if config.Renewer == nil && config.Files == (Files{}) {
 		return nil, fmt.Errorf("open identity %q: neither files nor a renewer are given", config.Name)
 	}
+	if config.Remote && (config.Renewer == nil || config.Files == (Files{})) {
+		return nil, fmt.Errorf("open identity %q: a remote renewer needs files to begin with", config.Name)
+	}
 	if config.Now == nil {
 		config.Now = time.Now
 	}
@@ -75,7 +89,7 @@ func NewSource(ctx context.Context, config SourceConfig) (*Source, error) {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Source{config: config}
-	if config.Renewer == nil {
+	if config.Renewer == nil || config.Remote {
 		return s, s.reload()
 	}
 	// What the files hold is not reused: a root may have been replaced since, and a key that is
@@ -96,15 +110,16 @@ func (s *Source) NotAfter() time.Time {
 // Renew obtains a certificate for a key made now and uses it from the next handshake on. Without a
 // Renewer it reads the files again.
 func (s *Source) Renew(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.renewLocked(ctx)
+	if s.config.Renewer == nil {
+		return s.reload()
+	}
+	s.renewing.Lock()
+	defer s.renewing.Unlock()
+	return s.renew(ctx)
 }
 
-func (s *Source) renewLocked(ctx context.Context) error {
-	if s.config.Renewer == nil {
-		return s.reloadLocked()
-	}
+// renew does it for a caller that holds renewing.
+func (s *Source) renew(ctx context.Context) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return fmt.Errorf("renew identity %q: %w", s.config.Name, err)
@@ -125,9 +140,26 @@ func (s *Source) renewLocked(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("renew identity %q: %w", s.config.Name, err)
 	}
+	return s.take(renewed, key, chain, issued.Roots)
+}
+
+// take writes a renewed certificate to the files and uses it. Whoever can have another at any time
+// does without one that cannot be written; with a remote renewer it may be the last one to be had, so
+// it is used all the same, and asked for no sooner than it is due again.
+func (s *Source) take(renewed *material, key *ecdsa.PrivateKey, chain []*x509.Certificate, roots []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.config.Files != (Files{}) {
-		if err := s.config.Files.write(key, chain, issued.Roots); err != nil {
+		err := s.config.Files.write(key, chain, roots)
+		switch {
+		case err != nil && !s.config.Remote:
 			return fmt.Errorf("renew identity %q: %w", s.config.Name, err)
+		case err != nil:
+			renewed.stamp, s.current = s.current.stamp, renewed
+			return fmt.Errorf("renew identity %q: it is renewed in memory only: %w", s.config.Name, err)
+		}
+		if seen, err := s.config.Files.stamp(); err == nil {
+			renewed.stamp = seen
 		}
 	}
 	s.current = renewed
@@ -188,15 +220,27 @@ func (s *Source) Run(ctx context.Context) error {
 
 // Tick renews the certificate if that is due. Run calls it; tests with a clock of their own may.
 func (s *Source) Tick(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.config.Renewer == nil {
-		return s.reloadLocked()
+		return s.reload()
 	}
-	if s.config.Now().Before(s.current.renewAt) {
+	s.renewing.Lock()
+	defer s.renewing.Unlock()
+	if s.config.Remote {
+		if err := s.reload(); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	current := s.current
+	s.mu.Unlock()
+	now := s.config.Now()
+	switch {
+	case now.Before(current.renewAt):
 		return nil
+	case s.config.Remote && !now.Before(current.notAfter):
+		return s.expired(current)
 	}
-	return s.renewLocked(ctx)
+	return s.renew(ctx)
 }
 
 // interval is how often Run looks: often enough for lives of seconds, rarely enough to be free.
@@ -208,20 +252,41 @@ func (s *Source) interval() time.Duration {
 }
 
 // use returns what the next handshake needs. An expired certificate is replaced on the spot when a
-// Renewer is at hand, so a machine that was suspended recovers with its first connection.
+// Renewer is at hand, so a machine that was suspended recovers with its first connection. Where none
+// is, the error says how a person gets a fresh one.
 func (s *Source) use(ctx context.Context) (*material, error) {
+	current := s.latest()
+	if s.config.Now().Before(current.notAfter) {
+		return current, nil
+	}
+	if s.config.Renewer == nil || s.config.Remote {
+		return nil, s.expired(current)
+	}
+	s.renewing.Lock()
+	defer s.renewing.Unlock()
+	if current = s.latest(); s.config.Now().Before(current.notAfter) {
+		return current, nil // renewed while we waited
+	}
+	if err := s.renew(ctx); err != nil {
+		return nil, err
+	}
+	return s.latest(), nil
+}
+
+// latest returns the certificate in use, after a look at the files where others renew them.
+func (s *Source) latest() *material {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.config.Renewer == nil {
+	if s.config.Renewer == nil || s.config.Remote {
 		if err := s.reloadLocked(); err != nil {
 			s.config.Logger.Warn("identity files cannot be read; the previous certificate stays", "identity", s.config.Name, "error", err)
 		}
-		return s.current, nil
 	}
-	if !s.config.Now().Before(s.current.notAfter) {
-		if err := s.renewLocked(ctx); err != nil {
-			return nil, err
-		}
-	}
-	return s.current, nil
+	return s.current
+}
+
+// expired says what happened and how a fresh certificate is had.
+func (s *Source) expired(m *material) error {
+	return fmt.Errorf("use identity %q: %w at %s: run `castellan identity issue %s` on the machine of castellan serve and put the files into %s",
+		s.config.Name, ErrExpired, m.notAfter.UTC().Format(time.RFC3339), s.config.Name, filepath.Dir(s.config.Files.Pair))
 }

@@ -9,11 +9,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -23,13 +20,9 @@ import (
 	"castellan.dev/activities"
 	"castellan.dev/activities/issue/stepca"
 	"castellan.dev/activities/record"
-	"castellan.dev/activities/store"
-	"castellan.dev/activities/store/file"
-	"castellan.dev/internal/api"
 	"castellan.dev/internal/codec"
 	"castellan.dev/internal/config"
 	"castellan.dev/internal/identity"
-	"castellan.dev/internal/keyring"
 	"castellan.dev/internal/ledger"
 	"castellan.dev/internal/servicedb"
 	"castellan.dev/internal/state"
@@ -37,7 +30,8 @@ import (
 	"castellan.dev/workers"
 )
 
-// Installation is what a process knows of the installation that it belongs to.
+// Installation is what a process knows of the installation that it belongs to. One goroutine opens its
+// parts; the parts themselves are safe for concurrent use.
 type Installation struct {
 	Config    *config.Config
 	Dir       state.Dir        // where castellan-dev or this process keeps its state
@@ -46,6 +40,8 @@ type Installation struct {
 	Now       func() time.Time
 
 	Telemetry *telemetry.Telemetry // installed in connections to the engine; nil: they tell nothing
+
+	identities map[string]*identity.Source // that were opened: one per name, so that connections share it
 }
 
 // Open reads the configuration: the file that is named, or castellan.yaml in the state directory. Every
@@ -85,19 +81,6 @@ func (i *Installation) Embedded() *stepca.Config {
 		return nil
 	}
 	return workers.EmbeddedIssuer(i.Endpoints.CA)
-}
-
-// identityDir is where the process finds castellan's own identities.
-func (i *Installation) identityDir() string {
-	if i.Config.API.IdentityDir != "" {
-		return i.Config.API.IdentityDir
-	}
-	return i.Dir.Identity()
-}
-
-// Identity opens one of castellan's own identities; somebody else renews its files.
-func (i *Installation) Identity(ctx context.Context, name string) (*identity.Source, error) {
-	return identity.NewSource(ctx, identity.SourceConfig{Name: name, Files: identity.FilesIn(i.identityDir(), name), Now: i.Now, Logger: i.Logger})
 }
 
 // Engine connects to Temporal as the named identity. On a castellan-dev the address and the identity
@@ -191,38 +174,6 @@ func engineTLS(t config.EngineTLS) (*tls.Config, error) {
 	return out, nil
 }
 
-// codecKeys opens the codec's keyring, unwrapped once by Vault where that is configured.
-func (i *Installation) codecKeys(ctx context.Context) (*keyring.Keyring, error) {
-	path := i.Config.Codec.KeyringFile
-	if path == "" {
-		path = i.Dir.CodecKeys()
-	}
-	vault := i.Config.Codec.Vault
-	if vault == nil {
-		return keyring.Load(path)
-	}
-	transit, err := keyring.NewTransit(keyring.TransitConfig{Address: vault.Address, Mount: vault.Transit, Key: vault.Key, TokenFile: vault.TokenFile, CAFile: vault.CAFile})
-	if err != nil {
-		return nil, err
-	}
-	return keyring.LoadWrapped(ctx, path, transit)
-}
-
-// Store opens the store of candidates, keys and heads.
-func (i *Installation) Store() (store.Store, error) {
-	c := file.Config{Dir: i.Dir.Store(), KeyFile: i.Dir.StoreKeys()}
-	if !i.Config.Store.IsZero() {
-		if err := i.Config.Store.Decode(&c).Err(); err != nil {
-			return nil, err
-		}
-	}
-	ring, err := keyring.Load(c.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("open store keyring: %w", err)
-	}
-	return file.Open(c.Dir, ring, i.Now)
-}
-
 // Database opens the service database.
 func (i *Installation) Database(ctx context.Context) (*servicedb.DB, error) {
 	c := servicedb.Config{Kind: servicedb.KindSQLite, Path: i.Dir.Database()}
@@ -259,32 +210,6 @@ func (i *Installation) apiURL() (string, error) {
 	return "", errors.New("api.publicURL is not configured, and no castellan-dev has run in the state directory")
 }
 
-// http returns a client that shows the named identity to castellan's own servers.
-func (i *Installation) http(ctx context.Context, name string) (*http.Client, error) {
-	source, err := i.Identity(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	// No timeout of the whole exchange: an export takes as long as it takes. Callers bound it by context.
-	return &http.Client{Transport: &http.Transport{
-		TLSClientConfig: source.TLSClient(identity.Serve), ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute,
-		TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: time.Minute,
-	}}, nil
-}
-
-// API returns a client of the API as the named identity.
-func (i *Installation) API(ctx context.Context, name string) (*api.Client, error) {
-	url, err := i.apiURL()
-	if err != nil {
-		return nil, err
-	}
-	transport, err := i.http(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	return api.NewClient(url, transport), nil
-}
-
 // Recorder submits evidence to the ledger's one writer as the named identity.
 func (i *Installation) Recorder(ctx context.Context, name string) (record.Recorder, error) {
 	url := i.Config.Ledger.URL
@@ -299,19 +224,4 @@ func (i *Installation) Recorder(ctx context.Context, name string) (record.Record
 		return nil, err
 	}
 	return ledger.NewClient(url, transport), nil
-}
-
-// OpenKeyring loads a keyring, making it when it does not exist.
-func OpenKeyring(path string) (*keyring.Keyring, error) {
-	ring, err := keyring.Load(path)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return ring, err
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
-	}
-	if err := keyring.Create(path); err != nil {
-		return nil, err
-	}
-	return keyring.Load(path)
 }

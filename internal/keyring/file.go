@@ -105,6 +105,26 @@ func Rotate(path string) (id string, err error) {
 	return id, err
 }
 
+// Info is what may be told of a key.
+type Info struct {
+	ID      string `json:"id"`
+	Current bool   `json:"current"` // it seals
+	Wrapped bool   `json:"wrapped"`
+}
+
+// List tells which keys the file holds, in its order, without unwrapping any.
+func List(path string) ([]Info, error) {
+	doc, err := read(path)
+	if err != nil {
+		return nil, fmt.Errorf("list keyring %q: %w", path, err)
+	}
+	var list []Info
+	for _, e := range doc.Keys {
+		list = append(list, Info{ID: e.ID, Current: e.ID == doc.Current, Wrapped: e.Wrapped != ""})
+	}
+	return list, nil
+}
+
 func load(ctx context.Context, path string, unwrapper Unwrapper) (*Keyring, error) {
 	doc, err := read(path)
 	if err != nil {

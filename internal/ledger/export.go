@@ -105,6 +105,35 @@ func (g *Log) exportHeader(ctx context.Context, out *bufio.Writer, part Range) e
 	return writeLine(out, exportHeader{formatExport, head.Origin, part.From, part.To, first, changes, left})
 }
 
+// ChainKey is one of the keys that sign a log, each introduced by the one before it.
+type ChainKey struct {
+	Key   string `json:"key"`
+	Since int64  `json:"since,string"` // index of the record that introduced it
+}
+
+// ExportedKeys reads the keys from the beginning of an export, the first of which auditors pin. Their
+// hand-overs are checked; whether the first one is the ledger's own, only the auditor knows.
+func ExportedKeys(r io.Reader) ([]ChainKey, error) {
+	var header exportHeader
+	if err := json.NewDecoder(r).Decode(&header); err != nil {
+		return nil, fmt.Errorf("read keys of export: %w", err)
+	}
+	chain, err := newChain(header.Key)
+	if err != nil {
+		return nil, fmt.Errorf("read keys of export: %w", err)
+	}
+	for _, change := range header.Changes {
+		if _, err := chain.extend(change); err != nil {
+			return nil, fmt.Errorf("read keys of export: %w", err)
+		}
+	}
+	var keys []ChainKey
+	for _, link := range chain.links {
+		keys = append(keys, ChainKey{link.key.text, link.since})
+	}
+	return keys, nil
+}
+
 // exportRecords writes the records and, after the last record that it covers, each checkpoint.
 func (g *Log) exportRecords(ctx context.Context, out *bufio.Writer, part Range) error {
 	notes, err := g.checkpointsWithin(ctx, part)

@@ -40,6 +40,8 @@ type Parts struct {
 	Ledger    *ledger.Ledger
 	Identity  *identity.Source // server side of the API
 	Listener  net.Listener     // of the API
+	// Authority renews the identities of other processes over the API; nil: they are renewed elsewhere.
+	Authority *identity.Authority
 	Now       func() time.Time
 	Logger    *slog.Logger
 }
@@ -79,7 +81,11 @@ func New(ctx context.Context, parts Parts) (*Service, error) {
 		Database: parts.Database, Temporal: parts.Settings.Engine, Schedules: keeper,
 		Evidence: parts.Ledger.Handler(api.Caller), Export: exporter{parts.Ledger, parts.Logger},
 		RoleOf: RoleOf, Now: parts.Now, Logger: parts.Logger,
-		Host: host,
+		Host: host, Authority: parts.Authority,
+		ChangeKey: func(ctx context.Context, actor, reason string) (string, error) {
+			key, err := parts.Ledger.ChangeKey(ctx, actor, reason)
+			return key.String(), err
+		},
 	}
 	s.server = &http.Server{
 		Handler: server.Handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
