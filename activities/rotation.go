@@ -126,6 +126,12 @@ type Candidate struct {
 	Lost        int       `json:"lost,omitempty"` // issuer replies that got lost: certificates issued and not received
 }
 
+// Outlived reports whether the candidate has so little of its life left, a quarter, that waiting for
+// stragglers with it would let it run out for those who use it.
+func (c Candidate) Outlived(now time.Time) bool {
+	return !c.NotAfter.IsZero() && c.NotAfter.Sub(now) <= c.NotAfter.Sub(c.NotBefore)/4
+}
+
 // Proof is the outcome of a check on the target, with when and by what it was made.
 type Proof struct {
 	At       time.Time `json:"at,omitzero"`

@@ -222,28 +222,32 @@ func (s *Steps) Rollback(ctx context.Context, request activities.StepRequest) (a
 }
 
 // End closes a rotation that does not reach RETIRED: aborted, rolled back or quarantined. What was
-// never published is discarded; a quarantined rotation keeps everything for the person who looks.
+// never published is discarded; a quarantined rotation keeps everything for the person who looks, and one
+// that its own candidate's life has overtaken keeps everything for the rotation that follows.
 func (s *Steps) End(ctx context.Context, request activities.EndRequest) (activities.Proof, error) {
 	kind, rotation, head, err := s.begin(ctx, request.StepRequest)
 	if err != nil {
 		return activities.Proof{}, err
 	}
 	suffix := string(request.State)
+	outlived := request.State == activities.Superseded
 	switch {
-	case request.State != activities.Aborted && request.State != activities.RolledBack && request.State != activities.Quarantined:
-		return activities.Proof{}, activities.Errorf(activities.Invalid, "end %s as %q: want %s, %s or %s", request.Rotation, request.State,
-			activities.Aborted, activities.RolledBack, activities.Quarantined)
+	case request.State != activities.Aborted && request.State != activities.RolledBack && request.State != activities.Quarantined && !outlived:
+		return activities.Proof{}, activities.Errorf(activities.Invalid, "end %s as %q: want %s, %s, %s or %s", request.Rotation, request.State,
+			activities.Aborted, activities.RolledBack, activities.Quarantined, activities.Superseded)
 	case head.State == request.State:
 		return s.over(ctx, request.StepRequest, suffix, head, map[string]string{record.FactState: suffix, record.FactSentence: head.Sentence})
 	case head.State.Ended():
 		// What follows would discard a key that is in use by now.
 		return activities.Proof{}, activities.Errorf(activities.Fenced, "end %s as %s: it ended already: %s", request.Rotation, request.State, head.State)
+	case outlived && (head.State != activities.Published || !head.Candidate.Outlived(s.now())):
+		return activities.Proof{}, activities.Errorf(activities.Invalid, "end %s as superseded: it is %s and its candidate has time left", request.Rotation, head.State)
 	case request.State == activities.Aborted && len(head.Published) > 0 && !head.Restored:
 		return activities.Proof{}, activities.Errorf(activities.Invalid, "abort %s: it may be published already; roll back first", request.Rotation)
 	case request.State == activities.RolledBack && !head.Restored:
 		return activities.Proof{}, activities.Errorf(activities.Invalid, "end %s as rolled back: the previous was not put back everywhere", request.Rotation)
 	}
-	discard := request.State != activities.Quarantined
+	discard := request.State != activities.Quarantined && !outlived
 	id, err := s.journal.effect(ctx, request.StepRequest, suffix, nil, func() (map[string]string, error) {
 		if discard {
 			if err := kind.Discard(ctx, rotation); err != nil {

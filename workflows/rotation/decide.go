@@ -113,7 +113,7 @@ func patience(rounds int) time.Duration {
 
 // passing reports whether a failure says only that something could not be reached in time.
 func passing(err error) bool {
-	if errors.Is(err, errAborted) || errors.Is(err, errBroken) || workflow.IsContinueAsNewError(err) {
+	if errors.Is(err, errAborted) || errors.Is(err, errBroken) || errors.Is(err, errOutlived) || workflow.IsContinueAsNewError(err) {
 		return false
 	}
 	switch activities.KindOf(err) {

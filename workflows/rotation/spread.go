@@ -15,6 +15,10 @@ import (
 // errBroken ends the forward path because the canary does not work with the candidate.
 var errBroken = errors.New("the canary does not work with the candidate")
 
+// errOutlived ends a run whose stragglers have outlasted its candidate: a fresh rotation has to follow,
+// or the candidate runs out for everybody who does use it. Nothing is retired.
+var errOutlived = errors.New("three quarters of the candidate's life were over")
+
 // spread publishes wave by wave, and goes to the next only when every consumer of the wave is proven
 // to use the candidate.
 func (r *run) spread(ctx workflow.Context) error {
@@ -106,6 +110,9 @@ func (r *run) converge(ctx workflow.Context, wave activities.Wave) error {
 			return nil
 		case waveBroken:
 			return fmt.Errorf("%w: %s", errBroken, describe(r.state.Stragglers))
+		}
+		if r.state.Candidate.Outlived(workflow.Now(ctx)) {
+			return fmt.Errorf("%w before %s", errOutlived, describe(r.state.Stragglers))
 		}
 		if r.state.Waiting == "" {
 			r.state.Waiting, r.state.WaitSince = waitConsume, workflow.Now(ctx)
@@ -225,6 +232,9 @@ func (r *run) fail(ctx workflow.Context, err error) (Result, error) {
 	switch {
 	case errors.Is(err, errBroken), errors.Is(err, errReverting):
 		return r.undo(ctx, why)
+	case errors.Is(err, errOutlived):
+		r.state.Sentence = why
+		return r.end(ctx, activities.Superseded)
 	case activities.KindOf(err) == activities.Fenced:
 		return r.overtaken(ctx, why)
 	case !r.state.Touched:
@@ -267,7 +277,9 @@ func (r *run) end(ctx workflow.Context, state activities.State) (Result, error) 
 		state = activities.Superseded
 	}
 	r.state.State = state
-	r.hold(ctx, r.state.Sentence)
+	if state != activities.Superseded { // what follows must not wait
+		r.hold(ctx, r.state.Sentence)
+	}
 	return r.finish(ctx), nil
 }
 

@@ -21,6 +21,7 @@ type world struct {
 	plan    activities.Plan
 	window  time.Duration // how long after the first open the maintenance window opens
 	opens   time.Time
+	life    time.Duration               // of the candidate; zero: for ever
 	looks   []activities.ConvergeResult // answers to looks after publication, the last one repeats
 	fail    map[string]error            // by activity name
 	asked   []activities.OpenRequest
@@ -74,7 +75,11 @@ func (w *world) register(env *testsuite.TestWorkflowEnvironment) {
 		return activities.Candidate{KeyID: "k"}, w.did("rotate.mint")
 	})
 	activities.SetStep.Register(env, func(context.Context, activities.StepRequest) (activities.Candidate, error) {
-		return activities.Candidate{KeyID: "k", Fingerprint: "fresh"}, w.did("rotate.set")
+		candidate := activities.Candidate{KeyID: "k", Fingerprint: "fresh"}
+		if w.life > 0 {
+			candidate.NotBefore, candidate.NotAfter = env.Now(), env.Now().Add(w.life)
+		}
+		return candidate, w.did("rotate.set")
 	})
 	activities.Test.Register(env, func(context.Context, activities.StepRequest) (activities.Proof, error) {
 		return activities.Proof{}, w.did("rotate.test")
@@ -168,6 +173,13 @@ func TestRotation(t *testing.T) {
 				w.looks = []activities.ConvergeResult{straggler(activities.UsesPrevious), straggler(activities.UsesPrevious), proven}
 			},
 			state: activities.Retired, taken: "open mint set test baseline publish:canary converge converge converge publish:rest converge retire",
+		},
+		"a straggler that outlasts the candidate's life makes room for a fresh rotation and nothing is retired": {
+			change: func(w *world) {
+				w.looks = []activities.ConvergeResult{straggler(activities.UsesPrevious)}
+				w.life = 30 * time.Minute
+			},
+			state: activities.Superseded, taken: "converge end:SUPERSEDED",
 		},
 		"a broken canary is rolled back": {
 			change: func(w *world) { w.looks = []activities.ConvergeResult{straggler(activities.Broken)} },
