@@ -358,3 +358,27 @@ func TestHeadsStaySmallAndOldOnesAreErased(t *testing.T) {
 		t.Errorf("got %d living versions of %d", alive, len(versions))
 	}
 }
+
+func TestStragglersThatOutlastTheCandidateMakeRoomForAFreshRotation(t *testing.T) {
+	h := newHouse(t)
+	h.rotateOnce("a")
+	plan := h.open("b", activities.Trigger{Source: "schedule"})
+	outlived := h.prepare(plan)
+	h.must(h.publish(plan, "one", "two"))
+	h.refused(h.end(plan, activities.Superseded), activities.Invalid) // its candidate has time left
+	h.clock = 10 * time.Hour
+	h.must(h.end(plan, activities.Superseded))
+	if got := h.keys(); got != "1 2" {
+		t.Fatalf("keys: got %q, want both: nothing was proven, so nothing is erased", got)
+	}
+	plan = h.open("c", activities.Trigger{Source: "schedule"})
+	if previous := h.head().Previous; plan.Epoch != 3 || previous.Fingerprint != outlived.Fingerprint {
+		t.Fatalf("got epoch %d after %+v, want a fresh rotation after the outlived candidate", plan.Epoch, previous)
+	}
+	h.prepare(plan)
+	h.must(h.publish(plan, "one", "two"))
+	h.must(h.retire(plan))
+	if got := h.keys(); got != "3" {
+		t.Errorf("keys: got %q, want the current one", got)
+	}
+}
