@@ -3,11 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -41,7 +45,7 @@ func TestOffline(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/offline",
 		Setup:               offline,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "export": exportSmallLedger, "edit": edit, "pick": pick},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "export": exportSmallLedger, "edit": edit, "pick": pick, "vault": vault},
 		RequireUniqueNames:  true,
 		RequireExplicitExec: true,
 	})
@@ -57,6 +61,25 @@ func offline(e *testscript.Env) error {
 		err = errors.Join(err, readErr, os.WriteFile(file, bytes.ReplaceAll(text, []byte("$WORK"), []byte(e.WorkDir)), 0o600))
 	}
 	return err
+}
+
+// vault answers as Vault's transit engine does to what wraps keys, for the rest of the transcript, and
+// writes vault.yaml, which has it wrap the codec's keyring.
+func vault(ts *testscript.TestScript, _ bool, _ []string) {
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v1/transit/encrypt/castellan" || r.Header.Get("X-Vault-Token") != "a-token" {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		fmt.Fprintf(w, `{"data":{"ciphertext":"vault:v1:%s"}}`, rand.Text())
+	}))
+	ts.Defer(server.Close)
+	ts.Check(os.WriteFile(ts.MkAbs("token"), []byte("a-token\n"), 0o600))
+	root := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	ts.Check(os.WriteFile(ts.MkAbs("vault.pem"), root, 0o600))
+	text := fmt.Sprintf("codec:\n  keyringFile: %s\n  vault: {address: %q, key: castellan, tokenFile: %s, caFile: %s}\n",
+		ts.MkAbs("wrapped.keyring"), server.URL, ts.MkAbs("token"), ts.MkAbs("vault.pem"))
+	ts.Check(os.WriteFile(ts.MkAbs("vault.yaml"), []byte(text), 0o600))
 }
 
 // exits runs a command and checks its exit code: exits CODE COMMAND...

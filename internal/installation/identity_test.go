@@ -187,6 +187,40 @@ func TestIdentitiesAreRenewedWhileRequestsRun(t *testing.T) {
 	}
 }
 
+func TestRefreshRenewsWhenThatIsDue(t *testing.T) {
+	h := startHeart(t)
+	i := h.worker(t, "operator")
+	source, err := i.Identity(t.Context(), "operator")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := source.NotAfter()
+	refresh := func() time.Time {
+		t.Helper()
+		if err := i.Refresh(t.Context(), "operator"); err != nil {
+			t.Fatal(err)
+		}
+		return source.NotAfter()
+	}
+	if got := refresh(); !got.Equal(first) {
+		t.Errorf("before it is due: certificate ends %v, want %v still", got, first)
+	}
+	h.clock.Advance(life * 7 / 10)
+	if got := refresh(); !got.After(first) {
+		t.Errorf("when it is due: certificate ends %v, want later than %v", got, first)
+	}
+
+	gone := h.worker(t, "control")
+	gone.Config.API.PublicURL = "https://127.0.0.1:1"
+	if _, err := gone.Identity(t.Context(), "control"); err != nil {
+		t.Fatal(err)
+	}
+	h.clock.Advance(life * 7 / 10)
+	if err := gone.Refresh(t.Context(), "control"); err != nil {
+		t.Errorf("while nobody answers: got %v, want the certificate that still holds", err)
+	}
+}
+
 func TestExpiredIdentitySaysHowToGetAnother(t *testing.T) {
 	h := startHeart(t)
 	i := h.worker(t, "operator")
