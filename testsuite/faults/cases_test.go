@@ -30,7 +30,7 @@ func steps() []string { return []string{"open", "mint", "set", "test", "publish"
 func cases(t testing.TB) []*trial {
 	var list []*trial
 	spread := []struct{ layout, reload string }{
-		{layoutGeneration, reloadHot}, {layoutCombined, reloadHTTP}, {layoutGeneration, reloadHTTP}, {layoutCombined, reloadHot},
+		{layoutGeneration, reloadHot}, {layoutCombined, reloadHTTP}, {layoutKubernetes, reloadHot}, {layoutGeneration, reloadHTTP}, {layoutCombined, reloadHot},
 	}
 	add := func(step, fault string, meet func(context.Context, *trial) error) *trial {
 		kind := spread[len(list)%len(spread)]

@@ -7,7 +7,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -172,7 +171,7 @@ func judge(found []line) []string {
 
 // checkSecrecy searches everything that is not a secret's home for the key that is delivered.
 func (c *trial) checkSecrecy() []string {
-	text, err := os.ReadFile(c.keyFile())
+	text, err := c.key()
 	if err != nil {
 		return []string{"I5 secrecy: " + err.Error()}
 	}

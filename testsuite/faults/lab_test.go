@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/client"
+	"k8s.io/client-go/kubernetes"
 
 	"castellan.dev/activities/store"
 	"castellan.dev/internal/api"
@@ -23,6 +24,7 @@ import (
 	"castellan.dev/internal/identity"
 	"castellan.dev/internal/installation"
 	"castellan.dev/internal/state"
+	"castellan.dev/testsuite/servers/kube"
 )
 
 // lab is one castellan-dev that all cases share, and everything beside it.
@@ -35,13 +37,16 @@ type lab struct {
 	mu  sync.Mutex
 	dev *exec.Cmd
 
-	here      *installation.Installation
-	api       *api.Client
-	endpoints state.Endpoints
-	roots     *x509.CertPool
-	secrets   store.Store
-	reloadURL string
-	servers   sync.Map // target to *server
+	here       *installation.Installation
+	api        *api.Client
+	endpoints  state.Endpoints
+	roots      *x509.CertPool
+	secrets    store.Store
+	reloadURL  string
+	cluster    *kube.Server // for Kubernetes deliveries
+	kubernetes kubernetes.Interface
+	namespace  string
+	servers    sync.Map // target to *server
 }
 
 func (l *lab) state() string { return filepath.Join(l.dir, "state") }
@@ -53,6 +58,9 @@ func newLab(ctx context.Context, t testing.TB, cases []*trial) *lab {
 	l.config = filepath.Join(l.dir, "castellan.yaml")
 	l.ports = freePorts(t, 4)
 	l.startReloadHook()
+	l.cluster = kube.Start(t)
+	l.kubernetes = l.cluster.Client()
+	l.namespace = l.cluster.Namespace(t)
 	for _, c := range cases {
 		c.prepare(l)
 	}
@@ -85,12 +93,11 @@ func configuration(l *lab, cases []*trial) string {
     canaryGrace: 4s
     deliveries:
       - name: files
-        kind: files
+        kind: %s
         host: %s
-        state: %s
 %s%s    consumers:
       - {name: server, kind: tls, addresses: ["%s"], serverName: localhost, timeout: 2s}
-`, c.target, c.target, filepath.Join(c.dir, "delivery"), c.delivery(), c.reloading(l), c.server.address())
+`, c.target, c.kind(), c.target, c.delivery(), c.reloading(l), c.server.address())
 	}
 	return b.String()
 }

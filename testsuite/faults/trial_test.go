@@ -15,6 +15,9 @@ import (
 	"testing"
 	"time"
 
+	core "k8s.io/api/core/v1"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"castellan.dev/activities"
 	"castellan.dev/internal/api"
 	"castellan.dev/testsuite/fault"
@@ -24,6 +27,7 @@ import (
 const (
 	layoutGeneration = "generation"
 	layoutCombined   = "combined"
+	layoutKubernetes = "kubernetes"
 	reloadHot        = "hot"
 	reloadHTTP       = "http"
 )
@@ -75,21 +79,53 @@ func (c *trial) prepare(l *lab) {
 }
 
 func (c *trial) loader() func() (tls.Certificate, error) {
+	if c.layout == layoutKubernetes {
+		return func() (tls.Certificate, error) {
+			secret, err := c.secret()
+			if err != nil {
+				return tls.Certificate{}, err
+			}
+			return tls.X509KeyPair(secret.Data["tls.crt"], secret.Data["tls.key"])
+		}
+	}
 	if c.layout == layoutCombined {
 		return combined(filepath.Join(c.dir, "served", "pair.pem"))
 	}
 	return generation(filepath.Join(c.dir, "served"))
 }
 
-// keyFile is where the delivered key can be read now.
-func (c *trial) keyFile() string {
-	if c.layout == layoutCombined {
-		return filepath.Join(c.dir, "served", "pair.pem")
+// secret reads the Kubernetes Secret of the case.
+func (c *trial) secret() (*core.Secret, error) {
+	return c.lab.kubernetes.CoreV1().Secrets(c.lab.namespace).Get(context.Background(), c.target, meta.GetOptions{})
+}
+
+// key reads the delivered key.
+func (c *trial) key() ([]byte, error) {
+	switch c.layout {
+	case layoutKubernetes:
+		secret, err := c.secret()
+		if err != nil {
+			return nil, err
+		}
+		return secret.Data["tls.key"], nil
+	case layoutCombined:
+		return os.ReadFile(filepath.Join(c.dir, "served", "pair.pem"))
 	}
-	return filepath.Join(c.dir, "served", "current", "tls.key")
+	return os.ReadFile(filepath.Join(c.dir, "served", "current", "tls.key"))
+}
+
+// kind is the delivery's kind in the configuration.
+func (c *trial) kind() string {
+	if c.layout == layoutKubernetes {
+		return "kubernetes"
+	}
+	return "files"
 }
 
 func (c *trial) delivery() string {
+	if c.layout == layoutKubernetes {
+		return fmt.Sprintf("        kubeconfig: %s\n        namespace: %s\n        secret: %s\n", c.lab.cluster.Kubeconfig(), c.lab.namespace, c.target)
+	}
 	if c.layout == layoutCombined {
 		return fmt.Sprintf("        layout: combined\n        path: %s\n", filepath.Join(c.dir, "served", "pair.pem"))
 	}
