@@ -30,7 +30,8 @@ func steps() []string { return []string{"open", "mint", "set", "test", "publish"
 func cases(t testing.TB) []*trial {
 	var list []*trial
 	spread := []struct{ layout, reload string }{
-		{layoutGeneration, reloadHot}, {layoutCombined, reloadHTTP}, {layoutKubernetes, reloadHot}, {layoutGeneration, reloadHTTP}, {layoutCombined, reloadHot},
+		{layoutGeneration, reloadHot}, {layoutCombined, reloadHTTP}, {layoutKubernetes, reloadHot}, {layoutGeneration, reloadSignal},
+		{layoutCombined, reloadHot}, {layoutGeneration, reloadHTTP}, {layoutCombined, reloadSignal},
 	}
 	add := func(step, fault string, meet func(context.Context, *trial) error) *trial {
 		kind := spread[len(list)%len(spread)]
@@ -68,6 +69,11 @@ func cases(t testing.TB) []*trial {
 	}
 	add("set", "issuer-down", issuerDown(t))
 	add("set", "reply-lost", replyLost(t))
+	down := add("publish", "target-down", targetDown(fault.Refuse))
+	lostAtTarget := add("publish", "target-reply-lost", targetDown(fault.Swallow))
+	for _, c := range []*trial{down, lostAtTarget} {
+		c.layout, c.reload, c.between = layoutKubernetes, reloadHot, true
+	}
 	frozen := add("converge", "never-reloads", neverReloads)
 	frozen.reload, frozen.layout = reloadHTTP, layoutGeneration
 	foreign := add("publish", "foreign-writer", foreignWriter)
@@ -276,6 +282,26 @@ func replyLost(t testing.TB) func(context.Context, *trial) error {
 			err = errors.New("I2 nothing lost: the evidence does not say that a certificate was issued and not received")
 		}
 		return err
+	}
+}
+
+// targetDown takes the target away, or loses its replies, while the candidate is being published.
+func targetDown(mode fault.Mode) func(context.Context, *trial) error {
+	return func(ctx context.Context, c *trial) error {
+		if err := errors.Join(c.start(ctx, "test:after"), c.rotate(ctx), c.reached(ctx), c.proxy.Set(mode), c.let()); err != nil {
+			return err
+		}
+		met := func() (bool, error) {
+			err := c.look(ctx)
+			return c.live.State.State == activities.Tested, err
+		}
+		if mode == fault.Swallow {
+			met = func() (bool, error) { return c.proxy.Swallowed() > 0, nil }
+		}
+		if err := poll(ctx, "the target is missed", met); err != nil {
+			return err
+		}
+		return errors.Join(c.proxy.Set(fault.Pass), c.finish(ctx, c.end()))
 	}
 }
 

@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -43,6 +45,7 @@ type lab struct {
 	roots      *x509.CertPool
 	secrets    store.Store
 	reloadURL  string
+	pidFile    string       // names this process, which reloads its consumers on SIGUSR1
 	cluster    *kube.Server // for Kubernetes deliveries
 	kubernetes kubernetes.Interface
 	namespace  string
@@ -58,6 +61,7 @@ func newLab(ctx context.Context, t testing.TB, cases []*trial) *lab {
 	l.config = filepath.Join(l.dir, "castellan.yaml")
 	l.ports = freePorts(t, 4)
 	l.startReloadHook()
+	l.startReloadSignal()
 	l.cluster = kube.Start(t)
 	l.kubernetes = l.cluster.Client()
 	l.namespace = l.cluster.Namespace(t)
@@ -132,6 +136,24 @@ func (l *lab) startReloadHook() {
 		}
 		w.WriteHeader(http.StatusNotFound)
 	}))
+}
+
+// startReloadSignal reloads every consumer on SIGUSR1, as a program with many certificates does.
+func (l *lab) startReloadSignal() {
+	l.pidFile = filepath.Join(l.dir, "consumers.pid")
+	if err := os.WriteFile(l.pidFile, []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+		l.t.Fatal(err)
+	}
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, syscall.SIGUSR1)
+	go func() {
+		for range signals {
+			l.servers.Range(func(_, s any) bool {
+				s.(*server).reload()
+				return true
+			})
+		}
+	}()
 }
 
 // child starts the test binary again in a role.

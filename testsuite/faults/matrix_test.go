@@ -107,6 +107,6 @@ func report(t *testing.T, list []*trial, results map[*trial][]string) {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%d\t%s\n", c.step, c.fault, c.layout, c.reload, samples, len(failures), result)
 	}
 	table.Flush()
-	fmt.Println("not run: rollout, signal and systemd reloads (their own packages have fault tests); triples of step, fault and delivery kind beyond the pairs above")
+	fmt.Println("not run: rollout and systemd reloads, and client certificates (their own packages have fault tests); triples of step, fault and delivery kind beyond the pairs above")
 	fmt.Printf("faults: %d cases, %d violations\n", len(list), total)
 }

@@ -30,6 +30,7 @@ const (
 	layoutKubernetes = "kubernetes"
 	reloadHot        = "hot"
 	reloadHTTP       = "http"
+	reloadSignal     = "signal"
 )
 
 // trial is one case: a fault that meets a step of a rotation.
@@ -41,6 +42,7 @@ type trial struct {
 	alone  bool // it disturbs what other cases share
 
 	compromise bool // the second rotation revokes the previous
+	between    bool // a proxy stands between the worker and the target
 	outage     bool // the consumer itself is broken for a while: I1 says nothing
 	first      bool // the first rotation is over
 
@@ -124,7 +126,11 @@ func (c *trial) kind() string {
 
 func (c *trial) delivery() string {
 	if c.layout == layoutKubernetes {
-		return fmt.Sprintf("        kubeconfig: %s\n        namespace: %s\n        secret: %s\n", c.lab.cluster.Kubeconfig(), c.lab.namespace, c.target)
+		kubeconfig := c.lab.cluster.Kubeconfig()
+		if c.between {
+			kubeconfig = c.lab.cluster.KubeconfigVia(c.lab.t, c.targetProxy())
+		}
+		return fmt.Sprintf("        kubeconfig: %s\n        namespace: %s\n        secret: %s\n", kubeconfig, c.lab.namespace, c.target)
 	}
 	if c.layout == layoutCombined {
 		return fmt.Sprintf("        layout: combined\n        path: %s\n", filepath.Join(c.dir, "served", "pair.pem"))
@@ -133,6 +139,9 @@ func (c *trial) delivery() string {
 }
 
 func (c *trial) reloading(l *lab) string {
+	if c.reload == reloadSignal {
+		return fmt.Sprintf("        reload: {kind: signal, pidFile: %s, signal: USR1}\n", l.pidFile)
+	}
 	if c.reload == reloadHTTP {
 		return fmt.Sprintf("        reload: {kind: http, url: %s/%s}\n", l.reloadURL, c.target)
 	}
@@ -287,6 +296,16 @@ func (c *trial) end() activities.State {
 		return activities.Retired
 	}
 	return c.ends
+}
+
+// targetProxy puts a proxy before the Kubernetes apiserver and returns its address.
+func (c *trial) targetProxy() string {
+	var err error
+	if c.proxy, err = fault.New(c.lab.cluster.Address()); err != nil {
+		c.lab.t.Fatal(err)
+	}
+	c.lab.t.Cleanup(func() { c.proxy.Close() })
+	return c.proxy.Address()
 }
 
 // issuerProxy puts a proxy before the embedded authority.
