@@ -59,7 +59,7 @@ func TestRotation(t *testing.T) {
 // list, and a copy of that client whose peer cannot be asked.
 func (h *house) peer(t *testing.T) *demo.Service {
 	t.Helper()
-	front := h.place(t, "front")
+	front := h.serve(t, "front") // a second server of the same certificate asks for no client, so castellan can look
 	service, err := demo.NewService(demo.ServiceConfig{
 		Name: "front", Listen: "127.0.0.1:0", Pair: front.served + "/current", Clients: true,
 		CRL: fmt.Sprintf("https://127.0.0.1:%d/1.0/crl", h.caPort), Logger: slog.New(slog.DiscardHandler),
