@@ -45,7 +45,7 @@ demo: build ## watch certificates being rotated under load while workers are kil
 	@$(BIN)/castellan-dev demo
 
 faults: setup build ## the whole fault matrix
-	$(GO) test -count=1 -timeout 60m -run TestMatrix ./testsuite/faults -args -matrix=full
+	$(GO) test -v -count=1 -timeout 60m -run "TestMatrix|Caught" ./testsuite/faults -args -matrix=full
 
 bench: setup ## ratios against a baseline of the same run
 	$(GO) test -count=1 -run '^$$' -bench . -benchtime 1x -timeout 30m ./testsuite/bench
